@@ -1,0 +1,195 @@
+"""Config to objects, in order: device, data, model, loss, optimizer, schedule. The only torch-side reader of config."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainkit import checkpoint, losses, registry, storage
+from trainkit.config.frame import Choice, Frame, Train, to_plain
+from trainkit.data.checks import finish
+from trainkit.data.loaders import Normalize, ResidentLoader
+from trainkit.data.splits import Data, hold_out
+from trainkit.errors import CheckpointError, ConfigError
+from trainkit.loop import Monitor, Run
+from trainkit.metrics import Meter, Metrics, better, metric_names
+from trainkit.randomness import reseed
+
+
+def component(group: str, choice: Choice, *runtime: Any) -> Any:
+    """What the chosen component's builder returns for these runtime values and its config arguments."""
+    return registry.get(group, choice.name).build(*runtime, **choice.arguments)
+
+
+def build_device(config: Frame) -> torch.device:
+    """The device, with all its flags set."""
+    device = component("device", config.device)
+    assert isinstance(device, torch.device)
+    return device
+
+
+def default_data_dir() -> Path:
+    """Where downloads are kept when `data_dir` is null: `$TRAINKIT_DATA`, or a folder of the user's cache."""
+    if folder := os.environ.get("TRAINKIT_DATA"):
+        return Path(folder).absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(cache, "trainkit", "data")
+
+
+def build_data(config: Frame) -> Data:
+    """The data set, with val held out, checked, and with the statistics of its train split."""
+    data = component("dataset", config.dataset, config.data_dir or default_data_dir(), config.split_seed)
+    assert isinstance(data, Data)
+    hold_out(data, "val", config.val_fraction, config.split_seed)
+    return finish(data)
+
+
+def build_model(config: Frame, data: Data, device: torch.device) -> nn.Module:
+    """The model on the device, its initial weights a function of the seed alone (drawn on the CPU for every device)."""
+    reseed(torch.device("cpu"), config.seed, "init")
+    model = component("model", config.model, data.in_shape, data.num_outputs)
+    assert isinstance(model, nn.Module)
+    return model.to(device)
+
+
+def build_loss(config: Frame, data: Data, device: torch.device) -> nn.Module:
+    """The loss on the device. Raises ConfigError when it does not serve the data set's task."""
+    loss = losses.resolve(config.loss.name, data.task, config.dataset.name)
+    arguments = config.loss.arguments if loss.name == config.loss.name else {}
+    module = loss.build(data.num_outputs, **arguments)
+    assert isinstance(module, nn.Module)
+    return module.to(device)
+
+
+def build_meter(config: Frame, data: Data, normalize: Normalize, device: torch.device, full: bool) -> Meter:
+    """An empty meter for the data set's task; `full` for evaluation, else what training can afford."""
+    return Meter(data.task, data.num_outputs, device, full=full, topk=config.topk, target_std=normalize.target_std)
+
+
+def build_monitor(config: Train, data: Data) -> Monitor:
+    """`monitor=` as name and direction: `auto`, `macro_f1`, `val/loss`, `loss:min`.
+
+    Raises ConfigError when the metric is not one that will be produced.
+    """
+    name, _, mode = config.monitor.partition(":")
+    name = name.removeprefix("val/")
+    if name == "auto":
+        name = "accuracy" if data.task in ("classification", "soft") else "loss"
+    known = metric_names(data.task, data.num_outputs, config.topk)
+    if "val" not in data.splits:  # then the training split's own numbers, which are fewer
+        known = ["loss", "accuracy"] if "accuracy" in known and data.task != "multilabel" else ["loss"]
+    if name not in known or mode not in ("", "min", "max"):
+        choices = ", ".join(["auto", *known])
+        raise ConfigError(f"monitor={config.monitor}: choose from: {choices}; with :min or :max if need be")
+    return Monitor(name, mode or better(name))
+
+
+def build_run(config: Train, data: Data, device: torch.device) -> Run:
+    """Everything `loop.fit` needs."""
+    normalize = Normalize(data, device)
+    augment = component("augment", config.augment)
+    if augment is not None and (len(data.in_shape) != 3 or data.splits["train"].inputs.dtype != np.uint8):
+        raise ConfigError(
+            f"augment={config.augment.name} is for images, dataset {data.name} has none: use augment=none"
+        )
+    train = ResidentLoader(
+        data.splits["train"], config.batch_size, normalize, device, seed=config.seed, augment=augment
+    )
+    val = ResidentLoader(data.splits["val"], config.batch_size, normalize, device) if "val" in data.splits else None
+    model = build_model(config, data, device)
+    optimizer = component("optim", config.optim, list(model.named_parameters()))
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    steps = train.steps_per_epoch
+    return Run(
+        model=model,
+        loss_fn=build_loss(config, data, device),
+        optimizer=optimizer,
+        lr_factor=component("schedule", config.schedule, steps * config.epochs, steps),
+        train=train,
+        val=val,
+        device=device,
+        meter=lambda full: build_meter(config, data, normalize, device, full),
+        monitor=build_monitor(config, data),
+        seed=config.seed,
+        epochs=config.epochs,
+        patience=config.patience,
+        clip=config.clip,
+        log_every=config.log_every,
+    )
+
+
+class Checkpoints:
+    """Saves a run's `last` and `best` checkpoints, with all that `eval` needs to rebuild it."""
+
+    def __init__(self, folder: Path, config: Train, data: Data) -> None:
+        folder.mkdir()
+        self.last = folder / "last.safetensors"
+        self.best = folder / "best.safetensors"
+        self._facts = {"config": to_plain(config), "data": data_facts(data)}
+
+    def save(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
+        """Write `last`, and `best` too when this epoch is the best so far."""
+        optim_tensors, optim = checkpoint.optimizer_state(run.model, run.optimizer)
+        tensors = {f"model/{name}": value for name, value in run.model.state_dict().items()} | optim_tensors
+        meta = {
+            **self._facts,
+            "progress": {"epoch": run.epoch, "step": run.step},
+            "monitor": {"metric": run.monitor.metric, "best": run.monitor.best, "best_epoch": run.monitor.best_epoch},
+            "metrics": {"train": train, "val": val},
+            "optim": optim,
+        }
+        payload = checkpoint.pack(tensors, meta)
+        storage.replace(self.last, payload)
+        if is_best:
+            storage.replace(self.best, payload)
+
+
+def data_facts(data: Data) -> dict[str, Any]:
+    """What a model was trained on, as JSON: its inputs are normalised and its outputs named by this for ever."""
+    arrays = {"mean": data.mean, "std": data.std, "target_mean": data.target_mean, "target_std": data.target_std}
+    return {
+        "task": data.task,
+        "classes": data.classes,
+        "in_shape": list(data.in_shape),
+        "num_outputs": data.num_outputs,
+        **{name: None if value is None else [float(x) for x in value] for name, value in arrays.items()},
+    }
+
+
+def adopt_facts(data: Data, facts: dict[str, Any], path: Path) -> None:
+    """Give a data set the class order and the normalisation that a checkpoint's model was trained with.
+
+    Raises CheckpointError when the data is not of the model's kind: other task, shape or classes.
+    """
+    for what, ours, theirs in (
+        ("task", data.task, facts["task"]),
+        ("shape", list(data.in_shape), facts["in_shape"]),
+        ("number of outputs", data.num_outputs, facts["num_outputs"]),
+    ):
+        if ours != theirs:
+            raise CheckpointError(f"dataset {data.name} has {what} {ours}, but '{path}' was trained on {theirs}")
+    if data.classes is not None and data.classes != facts["classes"]:
+        _reorder_classes(data, facts["classes"], path)
+    for name in ("mean", "std", "target_mean", "target_std"):
+        values = facts[name]
+        setattr(data, name, None if values is None else np.array(values, dtype=np.float32))
+
+
+def _reorder_classes(data: Data, classes: list[str], path: Path) -> None:
+    assert data.classes is not None
+    missing = [name for name in data.classes if name not in classes]
+    if missing:
+        raise CheckpointError(f"dataset {data.name} has class '{missing[0]}', which '{path}' does not know")
+    order = np.array([classes.index(name) for name in data.classes])
+    for split in data.splits.values():
+        if data.task == "classification":
+            split.targets = order[split.targets]
+        else:
+            split.targets = split.targets[:, np.argsort(order)]
+    data.classes = classes

@@ -1,0 +1,148 @@
+"""What a checkpoint is: one safetensors file, tensors plus JSON. No pickle is ever read or written.
+
+    model/<parameter or buffer>        the weights
+    optim/<parameter>/<state>          optimizer state that is a tensor, by parameter name, never by position
+    __metadata__["trainkit"]           everything else, one JSON text: format, config, data facts, progress, metrics,
+                                       optimizer numbers, and the file's own SHA-256
+
+The digest covers the whole file with the 64 characters of the digest itself read as zeros, so a file proves itself
+wherever it is copied. `read_header` needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainkit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+UNSIGNED = "0" * 64
+MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+
+
+def locate(path: Path) -> Path:
+    """The checkpoint file of a path: a file as it is, or a run folder's best (else last) checkpoint.
+
+    Raises CheckpointError naming what was looked for.
+    """
+    path = path.expanduser().absolute()
+    if path.is_dir():
+        candidates = [path / "checkpoints" / name for name in ("best.safetensors", "last.safetensors")]
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+        raise CheckpointError(f"{path} holds no checkpoints/best.safetensors or checkpoints/last.safetensors")
+    if not path.exists():
+        raise CheckpointError(f"checkpoint '{path}' does not exist; name a run folder or a .safetensors file")
+    return path
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What a checkpoint says about itself, without its tensors. Raises CheckpointError for any other file."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            text = file.read(size) if size <= MAX_HEADER else b""
+        meta = json.loads(json.loads(text)["__metadata__"]["trainkit"])
+        version = meta["format"]
+        if not isinstance(meta["config"], dict) or not isinstance(version, int):
+            raise TypeError("config")
+    except OSError as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be read ({error.strerror})") from error
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' is not a whole trainkit checkpoint") from error
+    if version > FORMAT:
+        writer = f"trainkit {meta.get('trainkit')} in format {version}"
+        raise CheckpointError(f"'{path}' was written by {writer}; this trainkit reads up to format {FORMAT}")
+    return dict(meta)
+
+
+def pack(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> bytes:
+    """The bytes of a checkpoint file; the same state gives the same bytes.
+
+    tensors: by name, as in the module docstring. meta: JSON data; format, version and digest are added here.
+    """
+    from safetensors.torch import save as serialize
+
+    from trainkit import __version__
+
+    on_cpu = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
+    header = {"format": FORMAT, "trainkit": __version__, "sha256": UNSIGNED, **meta}
+    payload = serialize(on_cpu, metadata={"trainkit": json.dumps(header, allow_nan=False)})
+    return payload.replace(UNSIGNED.encode(), _digest(payload).encode(), 1)
+
+
+def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the header of a checkpoint. Raises CheckpointError when a byte is not as written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as deserialize
+
+    meta = read_header(path)
+    try:
+        payload = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be read ({error.strerror})") from error
+    claimed = str(meta.get("sha256"))
+    if _digest(payload.replace(claimed.encode(), UNSIGNED.encode(), 1)) != claimed:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: its digest does not match its content")
+    try:
+        return deserialize(payload), meta
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from error
+
+
+def _digest(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The optimizer's state by parameter name: (tensors for the file, JSON for the header).
+
+    The JSON has the shape of the state, with `{"tensor": name}` where a tensor stands, also inside lists (L-BFGS).
+    """
+    import torch
+
+    tensors: dict[str, torch.Tensor] = {}
+
+    def encode(value: Any, name: str) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value
+            return {"tensor": name}
+        if isinstance(value, list):
+            return [encode(item, f"{name}/{i}") for i, item in enumerate(value)]
+        return value
+
+    state = {
+        name: {field: encode(value, f"optim/{name}/{field}") for field, value in optimizer.state[parameter].items()}
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+    }
+    return tensors, state
+
+
+def load_model(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Put a checkpoint's weights into a model of the same names, shapes and types.
+
+    Raises CheckpointError listing the first differences.
+    """
+    weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+    expected = model.state_dict()
+    differences = [f"{name} is missing" for name in expected if name not in weights]
+    differences += [f"{name} is not in the model" for name in weights if name not in expected]
+    for name in expected.keys() & weights.keys():
+        ours, theirs = expected[name], weights[name]
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            differences.append(
+                f"{name} is {tuple(theirs.shape)} {theirs.dtype} there and {tuple(ours.shape)} {ours.dtype} here"
+            )
+    if differences:
+        more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+        raise CheckpointError(f"'{path}' does not fit this model: {'; '.join(sorted(differences)[:3])}{more}")
+    model.load_state_dict(weights)

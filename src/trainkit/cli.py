@@ -1,0 +1,93 @@
+"""argv -> verb. The only place that prints errors and decides exit codes; imports only the standard library.
+
+Exit codes: 0 done, 1 internal error or a job of a sweep failed, 2 usage or config, 3 data, 4 checkpoint,
+5 numerics, 6 resources, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainkit.errors import ConfigError, TrainkitError, unknown
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb does, in a line, and the "module:function" behind it."""
+
+    help: str
+    target: str
+    config: bool = True  # composed by Hydra from conf/<verb>.yaml; else a plain function of argv
+
+
+VERBS = {
+    "train": Verb("train a model; prints the run folder and what to type next", "trainkit.commands.train:train"),
+    "eval": Verb("evaluate a checkpoint: ckpt=RUN_FOLDER|FILE", "trainkit.commands.eval:evaluate"),
+    "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
+}
+
+EXAMPLES = """\
+examples:
+  trainkit train                                    digits with an MLP, offline
+  trainkit train dataset=mnist model=cnn optim=adam epochs=3
+  trainkit eval ckpt=outputs/train/RUN
+  trainkit train -m model=mlp,cnn optim=sgd,adam seed=0,1
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The `trainkit` command. Returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch(words)
+    except TrainkitError as error:
+        for line in str(error).splitlines():
+            print(f"trainkit: error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("trainkit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`); what is left in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def dispatch(words: list[str]) -> int:
+    """Run the verb that the first word names."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from trainkit import __version__
+
+        print(f"trainkit {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in VERBS:
+        what = "flag" if name.startswith("-") else "command"
+        raise ConfigError(unknown(what, name, [*VERBS, "--help", "--version"]))
+    verb = VERBS[name]
+    if verb.config:
+        from trainkit.config.app import run
+
+        return run(name, verb.target, rest)
+    module, _, function = verb.target.partition(":")
+    return int(getattr(importlib.import_module(module), function)(rest))
+
+
+def usage() -> str:
+    """The text of `trainkit --help`."""
+    verbs = "\n".join(f"  {name:8} {verb.help}" for name, verb in VERBS.items())
+    return (
+        "usage: trainkit COMMAND [group=option …] [key=value …] [flags]\n\n"
+        f"commands:\n{verbs}\n\n{EXAMPLES}\ntrainkit COMMAND --help shows its options; trainkit --version the version."
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

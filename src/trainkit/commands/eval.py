@@ -1,0 +1,48 @@
+"""`trainkit eval`: rebuild data and model from a checkpoint, and measure a split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainkit import build, checkpoint, loop
+from trainkit.config.frame import Eval
+from trainkit.data.loaders import Normalize, ResidentLoader
+from trainkit.data.splits import Data
+from trainkit.errors import ConfigError
+from trainkit.report.console import Console, table
+from trainkit.report.sinks import finite, scalars
+from trainkit.rundir import RunDir
+from trainkit.runtime import environment
+
+
+def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
+    """Evaluate the checkpoint as the config says; returns the metrics and the loss as `objective`."""
+    device = build.build_device(config)
+    folder.write_json("env.json", environment(device))
+    tensors, meta = checkpoint.load(config.ckpt)
+    data = build.build_data(config)
+    build.adopt_facts(data, meta["data"], config.ckpt)
+    split = choose_split(config, data)
+    model = build.build_model(config, data, device)
+    checkpoint.load_model(model, tensors, config.ckpt)
+    normalize = Normalize(data, device)
+    loader = ResidentLoader(data.splits[split], config.batch_size, normalize, device)
+    loss_fn = build.build_loss(config, data, device)
+    meter = build.build_meter(config, data, normalize, device, full=True)
+    metrics = loop.evaluate(model, loss_fn, loader, meter)
+    result = finite({"objective": metrics["loss"], "split": split, "metrics": {split: metrics}})
+    folder.write_json("metrics.json", result)
+    if console.as_json:
+        console.say_json({"run": str(folder.path), "ckpt": str(config.ckpt), **result})
+    title = f"{split} of {data.name}, {len(data.splits[split]):,} samples, epoch {meta['progress']['epoch']}"
+    for line in table(title, metrics):
+        console.say(line)
+    return {**result, "metrics": {split: scalars(metrics)}}
+
+
+def choose_split(config: Eval, data: Data) -> str:
+    """The split asked for, else test, else val. Raises ConfigError when the data has no such split."""
+    split = config.split or ("test" if "test" in data.splits else "val")
+    if split not in data.splits:
+        raise ConfigError(f"split={split}: dataset {data.name} has only these splits: {', '.join(data.splits)}")
+    return split

@@ -1,0 +1,95 @@
+"""`trainkit train`: build, fit, evaluate the best epoch on the test split."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from trainkit import build, checkpoint, loop
+from trainkit.config.frame import Train
+from trainkit.data.loaders import ResidentLoader
+from trainkit.data.splits import Data
+from trainkit.loop import Run
+from trainkit.metrics import Metrics
+from trainkit.report.console import Console, table
+from trainkit.report.sinks import Files, Report, finite, scalars
+from trainkit.rundir import RunDir
+from trainkit.runtime import environment
+
+
+def train(config: Train, folder: RunDir, console: Console) -> dict[str, Any]:
+    """Train as the config says; returns the best epoch, its metrics and the monitored value (`objective`)."""
+    report = Report([console, Files(folder.path)])
+    try:
+        device = build.build_device(config)
+        folder.write_json("env.json", environment(device))
+        data = build.build_data(config)
+        run = build.build_run(config, data, device)
+        announce(config, data, run, report, console)
+        checkpoints = build.Checkpoints(folder.checkpoints, config, data)
+        loop.fit(run, report, checkpoints)
+        result = conclude(run, data, checkpoints)
+        report.end({name: value for name, value in result.items() if name != "objective"})
+    finally:
+        console.stop_bar()
+    show_result(result, folder.path, console)
+    return {**finite(result), "metrics": {split: scalars(m) for split, m in result["metrics"].items()}}
+
+
+def announce(config: Train, data: Data, run: Run, report: Report, console: Console) -> None:
+    """The first lines: what is trained on what."""
+    parameters = sum(p.numel() for p in run.model.parameters())
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in data.splits.items())
+    console.say(f"{data.name} {'x'.join(map(str, data.in_shape))}, {data.task}: {sizes} samples")
+    console.say(
+        f"{config.model.name} {parameters:,} parameters, {config.optim.name} lr {run.lr:g}, "
+        f"{run.epochs} x {run.train.steps_per_epoch} steps of {config.batch_size} on {run.device}"
+    )
+    for text in data.notes:
+        report.note(text)
+    if run.train.lone_sample:
+        report.note("the last batch would hold one sample; it joins the batch before it")
+
+
+def conclude(run: Run, data: Data, checkpoints: build.Checkpoints) -> dict[str, Any]:
+    """Put the best epoch's weights back and evaluate them on the splits that were not trained on."""
+    if run.monitor.best is not None:
+        tensors, _ = checkpoint.load(checkpoints.best)
+        checkpoint.load_model(run.model, tensors, checkpoints.best)
+    metrics: dict[str, Metrics] = {}
+    if run.val is not None:
+        metrics["val"] = loop.evaluate(run.model, run.loss_fn, run.val, run.meter(True))
+    if "test" in data.splits:
+        loader = ResidentLoader(data.splits["test"], run.train.batch_size, run.train.normalize, run.device)
+        metrics["test"] = loop.evaluate(run.model, run.loss_fn, loader, run.meter(True))
+    return {
+        "objective": run.monitor.best,
+        "monitor": ("val/" if run.val else "train/") + run.monitor.metric,
+        "mode": run.monitor.mode,
+        "best_epoch": run.monitor.best_epoch,
+        "epochs": run.epoch,
+        "steps": run.step,
+        "metrics": metrics,
+    }
+
+
+def show_result(result: dict[str, Any], path: Path, console: Console) -> None:
+    """The last lines: the result, the run folder, what to type next; of a job of a sweep one line."""
+    if console.as_json:
+        console.say_json({"run": str(path), **result})
+    if console.prefix:
+        name = result["monitor"].partition("/")[2]
+        values = [f"{split}/{name} {m[name]:.4f}" for split, m in result["metrics"].items() if name in m]
+        console.say(f"done, best epoch {result['best_epoch']}: {', '.join(values)}")
+        return
+    console.say("")
+    for split, metrics in result["metrics"].items():
+        for line in table(f"{split}, best epoch {result['best_epoch']} by {result['monitor']}", metrics):
+            console.say(line)
+    shown = Path(path)
+    if shown.is_relative_to(Path.cwd()):
+        shown = shown.relative_to(Path.cwd())
+    name = shlex.quote(str(shown))
+    console.say(f"run folder: {shown}")
+    console.say(f"next:\n  trainkit eval ckpt={name}\n  trainkit eval ckpt={name} split=val")

@@ -1,0 +1,182 @@
+"""A verb under Hydra: flags, overrides, checks, then one job or the jobs of a sweep."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from trainkit import registry, rundir
+from trainkit.config import folders, stored
+from trainkit.config.compose import check_jobs, explain, parse
+from trainkit.config.frame import Frame
+from trainkit.config.job import Job, JobFailed
+from trainkit.errors import ConfigError, nearest
+
+INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Flags in any order between overrides; a wrong one is a ConfigError with the nearest known flag."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            flag = message.partition(": ")[2].split()[0]
+            close = nearest(flag, [option for action in self._actions for option in action.option_strings])
+            raise ConfigError(f"unknown flag '{flag}'" + (f" (did you mean {close}?)" if close else "; see --help"))
+        raise ConfigError(message)
+
+
+def flag_parser() -> FlagParser:
+    """The flags of trainkit's verbs: Hydra's own, and `--json`."""
+    parser = FlagParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("-cd", "--config-dir", action="append", default=[])
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
+    parser.add_argument("-p", "--package")
+    parser.add_argument("-i", "--info", nargs="?", const="all", choices=INFO)
+    return parser
+
+
+def run(verb: str, target: str, argv: Sequence[str]) -> int:
+    """Run `trainkit VERB argv…`; `target` is the "module:function" that does a job. Returns the exit code.
+
+    Raises TrainkitError for what is wrong before the first job starts.
+    """
+    flags = flag_parser().parse_intermixed_args(list(argv))
+    confs = folders.user_confs(flags.config_dir)
+    folders.install(confs)
+    problems: list[str] = []
+    overrides, plugins = _prepare(flags.overrides, problems)
+    registry.import_plugins(plugins)
+    if flags.help:
+        from trainkit.config.help import show_help
+
+        show_help(verb, confs)
+        return 0
+    asked = list(overrides)
+    if verb == "eval":
+        overrides = stored.offer(overrides)
+    if flags.multirun:
+        overrides = defer_to_jobs(overrides)
+    if flags.cfg or flags.info or flags.hydra_help:
+        if problems:
+            raise ConfigError(*problems)
+        return show_config(verb, [*overrides, *_hydra_flags(flags)])
+    configs = check_jobs(verb, overrides, flags.multirun, problems)
+    job = Job(verb, target, plugins, ["trainkit", verb, *argv], asked, flags.json)
+    own_folder = any(text.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for text in overrides)
+    if flags.multirun:
+        from trainkit.sweep.summary import run_sweep
+
+        return run_sweep(job, configs[0], overrides, own_folder, lambda args: call_hydra(verb, job, args))
+    if not own_folder:
+        overrides = [*overrides, folder_override("run", rundir.create(configs[0].output_dir / verb, label(configs[0])))]
+    call_hydra(verb, job, overrides)
+    return job.exit_code
+
+
+def show_config(verb: str, argv: Sequence[str]) -> int:
+    """Let Hydra print the config (`--cfg`, `--info`). Raises ConfigError when it cannot be composed."""
+    try:
+        return call_hydra(verb, lambda config: None, argv)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(explain(error)[0]) from error
+
+
+def label(config: Frame) -> str:
+    """What a run folder is called after: `<dataset>-<model>`."""
+    return f"{config.dataset.name}-{config.model.name}"
+
+
+def folder_override(mode: str, path: Path) -> str:
+    """The override that sends Hydra's run (or sweep) to this folder."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.{mode}.dir='{text}'"
+
+
+def call_hydra(verb: str, task: Any, argv: Sequence[str]) -> int:
+    """Let `hydra.main` run the task for these arguments. Raises what Hydra raises; returns the code it exits with."""
+    sys.argv = [f"trainkit {verb}", *argv]
+    try:
+        with _raising():
+            hydra.main(config_path=str(folders.packaged_conf()), config_name=verb, version_base="1.3")(task)()
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 1
+    except JobFailed:
+        return 1
+    return 0
+
+
+@contextmanager
+def _raising() -> Iterator[None]:
+    # With this variable Hydra lets exceptions out instead of printing them and leaving the process with 1.
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _hydra_flags(flags: argparse.Namespace) -> list[str]:
+    given = ["--resolve"] if flags.resolve else []
+    given += ["--hydra-help"] if flags.hydra_help else []
+    pairs = {"cfg": flags.cfg, "package": flags.package, "info": flags.info}
+    return given + [f"--{name}={value}" for name, value in pairs.items() if value is not None]
+
+
+def _prepare(overrides: list[str], problems: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides as Hydra can read them, with `device=cuda:1` spelt out, and the plugins they name."""
+    spelt: list[str] = []
+    for text in overrides:
+        match = re.fullmatch(r"device=cuda:(\d+)", text)
+        spelt += ["device=cuda", f"device.index={match.group(1)}"] if match else [text]
+    parsed = parse(spelt, problems)
+    plugins: list[str] = []
+    for override in parsed.values():
+        if override.key_or_group == "plugins":
+            plugins = _names(override)
+    return list(parsed), plugins
+
+
+def _names(override: Override) -> list[str]:
+    value = override.value()
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ConfigError("plugins: expected a list of module names: plugins=[my_package.models]")
+    return value
+
+
+def defer_to_jobs(overrides: list[str]) -> list[str]:
+    """Make `model.x=1` a choice of one when `model` itself is swept.
+
+    Hydra first composes a sweep without its swept keys, and would look for `x` in the default model.
+    """
+    parsed = parse(overrides, [])
+    swept = [override.key_or_group for override in parsed.values() if override.is_sweep_override()]
+    deferred = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        override = parsed.get(text)
+        in_swept = any(key.startswith(f"{group.replace('/', '.')}.") for group in swept)
+        plain = override is not None and override.type.name == "CHANGE" and not override.is_sweep_override()
+        deferred.append(f"{key}=choice({value})" if plain and in_swept else text)
+    return deferred

@@ -1,0 +1,178 @@
+"""Overrides to typed configs: compose with Hydra, check, and report every fault at once."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from trainkit import registry
+from trainkit.config.check import check
+from trainkit.config.folders import packaged_conf
+from trainkit.config.frame import Eval, Frame, Train, groups
+from trainkit.config.stored import OPTION
+from trainkit.errors import ConfigError, unknown
+
+FRAMES: dict[str, type[Frame]] = {"train": Train, "eval": Eval}
+
+
+def parse(overrides: Sequence[str], problems: list[str]) -> dict[str, Override]:
+    """The overrides that Hydra's grammar accepts, by their text; a line in `problems` for each other one.
+
+    A value that only needs quotes (accented letters, say) is quoted instead of refused.
+    """
+    parser = OverridesParser.create()
+    parsed: dict[str, Override] = {}
+    for text in overrides:
+        for candidate in (text, quoted(text)):
+            try:
+                override = parser.parse_override(candidate)
+                if override.key_or_group in registry.FAMILIES and override.value() is None and not override.is_delete():
+                    problems.append(f"{text}: choose an option by name; see trainkit ls {override.key_or_group}")
+                else:
+                    parsed[candidate] = override
+                break
+            except (OverrideParseException, HydraException) as error:
+                reason = re.split(r"\n| expecting ", str(error))[0]
+        else:
+            hint = "write key=value, and quote a value with special characters: 'key=\"value\"'"
+            problems.append(f"cannot read the override '{text}': {reason}; {hint}")
+    return parsed
+
+
+def quoted(text: str) -> str:
+    """`key=value` with the value in quotes when that is all it lacks, else the text as it is."""
+    key, _, value = text.partition("=")
+    return text if not value or re.search(r"[\[\]{}()'\",\\=$]", value) else f"{key}='{value}'"
+
+
+@contextmanager
+def composing(verb: str) -> Iterator[None]:
+    """Hydra made ready to compose the config of a verb, and put away again."""
+    with initialize_config_dir(config_dir=str(packaged_conf()), job_name=verb, version_base="1.3"):
+        yield
+
+
+def check_jobs(verb: str, overrides: Sequence[str], multirun: bool, problems: list[str]) -> list[Frame]:
+    """The typed config of every job that these overrides start.
+
+    Raises ConfigError with all problems of all jobs, after those already in `problems`.
+    """
+    parsed = parse(overrides, problems)
+    configs = []
+    with composing(verb):
+        jobs = expand(parsed) if multirun else [list(parsed)]
+        for job in jobs:
+            config, faults = compose_checked(verb, job)
+            problems += [fault for fault in faults if fault not in problems]
+            if config is not None:
+                configs.append(config)
+    if problems:
+        raise ConfigError(*problems)
+    return configs
+
+
+def expand(parsed: dict[str, Override]) -> list[list[str]]:
+    """The overrides of each job of a sweep: the product of what is swept; an interval counts as its start."""
+    axes: list[list[str]] = []
+    for text, override in parsed.items():
+        override.config_loader = GlobalHydra.instance().config_loader()
+        value = override.value()
+        if not override.is_sweep_override():
+            axes.append([text])
+        elif isinstance(value, IntervalSweep):
+            axes.append([f"{override.get_key_element()}={value.start}"])
+        else:
+            axes.append([f"{override.get_key_element()}={item}" for item in override.sweep_string_iterator()])
+    return [list(job) for job in itertools.product(*axes)]
+
+
+def compose_checked(verb: str, overrides: list[str]) -> tuple[Frame | None, list[str]]:
+    """Compose and check one job's config: (config, problems).
+
+    Hydra stops at the first fault; so the override at fault is taken out and the rest composed again until all
+    faults are known.
+    """
+    problems: list[str] = []
+    remaining = list(overrides)
+    while True:
+        try:
+            composed = compose(verb, remaining)
+            values = OmegaConf.to_container(composed, resolve=True)
+            break
+        except RecursionError:
+            return None, [*problems, "the config refers to itself: an interpolation ${…} runs in a circle"]
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            line, key = explain(error)
+            problems.append(line)
+            # what belongs to a wrong option is left out with it: its keys would be judged by another schema
+            kept = [text for text in remaining if not _sets(text, key)]
+            if len(kept) == len(remaining):
+                return None, problems
+            remaining = kept
+    config = check(_container(values), FRAMES[verb], problems)
+    return config, problems
+
+
+def _container(values: Any) -> dict[str, Any]:
+    return {str(k): v for k, v in values.items()}
+
+
+def _sets(override: str, key: str | None) -> bool:
+    name = override.partition("=")[0].lstrip("+~")
+    return key is not None and (name == key or name.startswith(f"{key}.") or override == key)
+
+
+def explain(error: Exception) -> tuple[str, str | None]:
+    """One line for a composition error, and the config key (or override) at fault where it is known."""
+    if isinstance(error, MissingConfigException):
+        return _explain_missing(error)
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
+        return _explain_key(cause)
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(cause, OmegaConfBaseException):
+        key = cause.full_key or None
+        reason = str(cause).splitlines()[0]
+        return (f"{key}: {reason}" if key else reason), key
+    if isinstance(error, ConfigCompositionException) and (match := re.search(r"'\+?([\w./@]+)", first)):
+        return first, match.group(1)
+    return first, None
+
+
+def _explain_missing(error: MissingConfigException) -> tuple[str, str | None]:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return f"there is no config named '{option}'", None
+    known = [name for name in error.options or [] if not name.startswith(OPTION)]
+    line = unknown(f"{group}=…: option", option, known)
+    if group == "device" and re.fullmatch(r"(cpu|cuda):\d+", option):
+        line = f"device={option} is not known; write device=cuda device.index={option.partition(':')[2]}"
+    return line, group
+
+
+def _explain_key(cause: ConfigKeyError | ConfigAttributeError) -> tuple[str, str]:
+    full_key = str(cause.full_key or cause.key)
+    parent = cause.parent_node
+    prefix, _, word = full_key.rpartition(".")
+    keys: list[str] = []
+    if isinstance(parent, DictConfig) and not parent._is_missing() and not parent._is_none():
+        keys = [str(key) for key in parent if key not in ("hydra", "name")]
+    chosen = parent.get("name") if prefix and isinstance(parent, DictConfig) else None
+    what = f"{prefix}={chosen}: key" if chosen else "key"
+    return unknown(what, word, keys, f"{prefix}." if prefix else ""), full_key
+
+
+def group_names(verb: str) -> list[str]:
+    """The config groups of a verb."""
+    return groups(FRAMES[verb])

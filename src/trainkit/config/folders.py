@@ -1,0 +1,192 @@
+"""Where config files are looked for, and how one is read.
+
+The first folder that has a file wins: `--config-dir`, then `$TRAINKIT_CONF`, then `./conf`, then the packaged ones.
+Hydra's own `--config-dir` is searched last, so it can add options but not change them; hence a search path plugin.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from trainkit import registry
+from trainkit.errors import ConfigError
+from trainkit.schema import REQUIRED, plain
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 10_000  # after aliases are expanded: a file of nine lines can stand for billions
+
+
+def packaged_conf() -> Path:
+    """The folder `conf/` that came with trainkit: inside the wheel, or at the top of a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    for candidate in (here / "conf", here.parents[1] / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise ConfigError(f"this installation of trainkit has no conf/ folder beside {here}; install it again")
+
+
+def user_confs(config_dirs: list[str]) -> list[Path]:
+    """The user's config folders, most important first. Raises ConfigError for one that is no folder."""
+    folders = [Path(folder).absolute() for folder in config_dirs]
+    folders += [Path(folder).absolute() for folder in os.environ.get("TRAINKIT_CONF", "").split(os.pathsep) if folder]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"config folder '{folder}' does not exist")
+    beside = Path.cwd() / "conf"
+    if beside.is_dir() and not beside.samefile(packaged_conf()):
+        folders.append(beside)
+    return folders
+
+
+def install(folders: list[Path]) -> None:
+    """Make Hydra read config files from these folders and the packaged one through `ConfigFolder`."""
+    TrainkitSearchPath.folders = folders
+    Plugins.instance().register(ConfigFolder)
+    Plugins.instance().register(TrainkitSearchPath)
+
+
+def options(group: str, folders: list[Path]) -> dict[str, Path]:
+    """The options of a group: name -> the file that defines it, the user's before the packaged one."""
+    found: dict[str, Path] = {}
+    for folder in [*folders, packaged_conf()]:
+        if (folder / group).is_dir():
+            for file in sorted((folder / group).glob("*.yaml")):
+                found.setdefault(file.stem, file)
+    return dict(sorted(found.items()))
+
+
+class TrainkitSearchPath(SearchPathPlugin):
+    """Puts the user's folders before the packaged one and reads all of them with `ConfigFolder`."""
+
+    folders: ClassVar[list[Path]] = []
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in reversed(self.folders):
+            search_path.prepend(provider="user", path=f"conf://{folder}")
+        for element in search_path.get_path():
+            if element.provider == "main":
+                element.path = element.path.replace("file://", "conf://", 1)
+
+
+class ConfigFolder(ConfigSource):
+    """A folder of YAML files. A component's file gets every argument it leaves out from the builder's signature."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "conf"
+
+    def _file(self, config_path: str) -> Path:
+        return Path(self.path, self._normalize_file_name(config_path))
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = self._file(config_path)
+        if not file.is_file():
+            raise ConfigLoadError(f"config not found: {file}")
+        text = read_text(file)
+        node = read_yaml(text, file)
+        group, _, _ = config_path.rpartition("/")
+        if not group.startswith("hydra"):
+            refuse_targets(node, file)
+        if group in registry.FAMILIES and "defaults" not in node:
+            node = with_defaults(group, node)
+        return ConfigResult(
+            config=OmegaConf.create(node),
+            path=f"{self.scheme()}://{self.path}",
+            provider=self.provider,
+            header=self._get_header_dict(text[:512]),
+        )
+
+    def available(self) -> bool:
+        return os.path.isdir(self.path)
+
+    def is_group(self, config_path: str) -> bool:
+        return os.path.isdir(os.path.join(self.path, config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        return self._file(config_path).is_file()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        names: list[str] = []
+        for name in os.listdir(os.path.join(self.path, config_path)):
+            self._list_add_result(
+                files=names, file_path=os.path.join(config_path, name), file_name=name, results_filter=results_filter
+            )
+        return sorted(set(names))
+
+
+def read_text(file: Path) -> str:
+    """The text of a config file. Raises ConfigError when it cannot be read, is not UTF-8, or is too large."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{file}: larger than {MAX_BYTES:,} bytes; a config file is a page of YAML")
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 text (byte {error.start}: {error.reason})") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def read_yaml(text: str, file: Path) -> dict[str, Any]:
+    """The mapping in a YAML text, typed as OmegaConf types it (1e-3 is a number, a key stands once)."""
+    try:
+        if "&" in text:
+            _refuse_bomb(yaml.compose(text, Loader=yaml.SafeLoader), file)
+        node: Any = OmegaConf.create(text) if text.strip() else {}
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{file}{line}: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: {str(error).splitlines()[0]}") from error
+    container = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    if not isinstance(container, dict):
+        raise ConfigError(f"{file}: holds a {type(container).__name__}, not `key: value` lines")
+    return {str(k): v for k, v in container.items()}
+
+
+def _refuse_bomb(root: yaml.Node | None, file: Path) -> None:
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MAX_NODES + 1  # a node that contains itself never ends
+            children: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                children = [child for pair in node.value for child in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                children = node.value
+            sizes[id(node)] = 1 + sum(size(child) for child in children)
+        return sizes[id(node)]
+
+    if root is not None and size(root) > MAX_NODES:
+        raise ConfigError(f"{file}: its aliases expand to more than {MAX_NODES:,} nodes")
+
+
+def refuse_targets(node: Any, where: object) -> None:
+    """Raise ConfigError when `_target_` stands anywhere in a config: configs name components, never code."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            raise ConfigError(f"{where}: `_target_` is refused: a config names registered components, never code")
+        for value in node.values():
+            refuse_targets(value, where)
+    elif isinstance(node, list):
+        for value in node:
+            refuse_targets(value, where)
+
+
+def with_defaults(group: str, node: dict[str, Any]) -> dict[str, Any]:
+    """A component's node with every argument it leaves out; unchanged when its name is not registered."""
+    component = registry.find(group, str(node.get("name")))
+    if component is None:
+        return node
+    defaults = {f.name: "???" if f.default is REQUIRED else plain(f.default) for f in component.schema.values()}
+    return {"name": component.name, **defaults, **node}

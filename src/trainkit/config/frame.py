@@ -1,0 +1,73 @@
+"""The top-level keys of `train` and `eval`: types, ranges, and the config groups each verb reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from trainkit.schema import Count, Fraction, Positive, plain
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A component chosen from a group: its registered name and the keyword arguments it is built with."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What every verb that runs a model needs. Field docs stand in conf/train.yaml, where users read them."""
+
+    dataset: Choice
+    model: Choice
+    loss: Choice
+    device: Choice
+    seed: int = 0
+    batch_size: Count = 128
+    val_fraction: Fraction = 0.1
+    split_seed: int = 0
+    topk: Count = 5
+    data_dir: Path | None = None
+    output_dir: Path = Path("outputs")
+    plugins: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Frame):
+    """The config of `trainkit train`."""
+
+    optim: Choice
+    schedule: Choice
+    augment: Choice
+    epochs: Count = 10
+    monitor: str = "auto"
+    patience: Count | None = None
+    clip: Positive | None = None
+    log_every: Count = 50
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eval(Frame):
+    """The config of `trainkit eval`: what the checkpoint says, with the command line's overrides on top."""
+
+    ckpt: Path
+    split: Literal["train", "val", "test"] | None = None
+
+
+def groups(frame: type[Frame]) -> list[str]:
+    """The config groups of a verb, in the order of its fields."""
+    return [f.name for f in dataclasses.fields(frame) if f.type == "Choice"]
+
+
+def to_plain(config: Frame) -> dict[str, Any]:
+    """The config as YAML and JSON can hold it; composing it again gives the same config."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    return {
+        name: {"name": value.name, **{k: plain(v) for k, v in value.arguments.items()}}
+        if isinstance(value, Choice)
+        else plain(value)
+        for name, value in values.items()
+    }

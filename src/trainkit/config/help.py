@@ -1,0 +1,61 @@
+"""`trainkit train --help`: usage, examples, the groups with their options, the config with its values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainkit.config import folders
+from trainkit.config.compose import group_names
+
+EXAMPLES = {
+    "train": [
+        ("trainkit train", "digits with an MLP, offline"),
+        ("trainkit train dataset=mnist model=cnn optim=adam epochs=3", "another data set, model, optimizer"),
+        ("trainkit train model=mlp model.hidden=[64,32] optim.lr=0.05", "arguments of a component"),
+        ("trainkit train -m model=mlp,cnn seed=0,1", "a sweep: every combination"),
+        ("trainkit train --cfg job", "print the config, run nothing"),
+    ],
+    "eval": [
+        ("trainkit eval ckpt=outputs/train/RUN", "the best checkpoint of a run on its test split"),
+        ("trainkit eval ckpt=outputs/train/RUN split=val", "another split"),
+        ("trainkit eval ckpt=best.safetensors device=cpu batch_size=512", "a file, with overrides"),
+    ],
+}
+FLAGS = [
+    ("-m, --multirun", "sweep: every comma-separated value, range() or choice()"),
+    ("-c, --cfg job|hydra|all", "print the config and stop; -p KEY one part; --resolve"),
+    ("-cd, --config-dir DIR", "config files of your own, before ./conf and the packaged ones"),
+    ("-i, --info [WHAT]", "searchpath, defaults-tree, plugins, …"),
+    ("--json", "print the result as JSON on stdout, everything else on stderr"),
+    ("--hydra-help", "Hydra's own flags"),
+]
+
+
+def show_help(verb: str, confs: list[Path]) -> None:
+    """Print the help of a verb."""
+    print(f"usage: trainkit {verb} [group=option …] [key=value …] [flags]\n\nexamples:")
+    for command, meaning in EXAMPLES[verb]:
+        print(f"  {command}\n      {meaning}")
+    print("\ngroups (trainkit ls GROUP describes the options):")
+    for group in group_names(verb):
+        print(_wrap(group, list(folders.options(group, confs))))
+    print("\nkeys:")
+    print(_keys(verb, confs))
+    print("\nflags:")
+    for flag, meaning in FLAGS:
+        print(f"  {flag:26} {meaning}")
+
+
+def _wrap(group: str, names: list[str]) -> str:
+    import textwrap
+
+    return textwrap.fill(", ".join(names), 79, initial_indent=f"  {group:10} ", subsequent_indent=" " * 13)
+
+
+def _keys(verb: str, confs: list[Path]) -> str:
+    """The top-level keys as the verb's YAML file has them, with its comments."""
+    files = [folder / f"{verb}.yaml" for folder in [*confs, folders.packaged_conf()]]
+    lines = folders.read_text(next(file for file in files if file.is_file())).splitlines()
+    start = lines.index("# keys") + 1 if "# keys" in lines else 0
+    end = next((i for i in range(start, len(lines)) if lines[i].startswith("hydra:")), len(lines))
+    return "\n".join(f"  {line}" for line in lines[start:end]).rstrip()

@@ -1,0 +1,62 @@
+"""`eval ckpt=…`: the config inside a checkpoint becomes the starting point that overrides apply to.
+
+Hydra composes before any job runs, so each checkpoint named on the command line is read first (its header only, no
+torch) and put into Hydra's store: `ckpt=RUN` turns into the group option `ckpt=c0`, and `dataset`, `model`, `loss` and
+`device` get an option `ckpt_c0` that holds what the checkpoint says. Overrides, sweeps and `--cfg job` then work as
+for every other group.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from trainkit import checkpoint
+from trainkit.config.folders import refuse_targets, with_defaults
+from trainkit.config.frame import Eval, groups
+from trainkit.errors import ConfigError
+from trainkit.schema import schema_of
+
+OPTION = "ckpt_"  # prefix of the group options that come from a checkpoint
+
+
+def offer(overrides: list[str]) -> list[str]:
+    """Store the configs of the checkpoints in `ckpt=…`; return the overrides with the paths replaced by their options.
+
+    Raises ConfigError when `ckpt=` is missing, CheckpointError when a checkpoint cannot be read.
+    """
+    _store("none", {})
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    pairs = zip(overrides, parsed, strict=True)
+    ckpts = [(text, override) for text, override in pairs if override.key_or_group == "ckpt"]
+    if not ckpts:
+        raise ConfigError("ckpt is required (a run folder or a checkpoint file): add ckpt=…")
+    text, override = ckpts[-1]
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    names = []
+    for index, value in enumerate(values):
+        path = checkpoint.locate(Path(str(getattr(value, "text", value))))
+        names.append(f"c{index}")
+        _store(names[-1], {**checkpoint.read_header(path)["config"], "ckpt": str(path)})
+    return [f"ckpt={','.join(names)}" if item == text else item for item in overrides]
+
+
+def offer_none() -> None:
+    """Store the empty option that `eval --help` composes with."""
+    _store("none", {})
+
+
+def _store(option: str, config: dict[str, Any]) -> None:
+    refuse_targets(config, config.get("ckpt", option))
+    store = ConfigStore.instance()
+    chosen = groups(Eval)
+    # plugins run code: only the command line may name them, never a checkpoint
+    kept = [key for key in schema_of(Eval) if key not in (*chosen, "output_dir", "plugins")]
+    scalars = {key: config[key] for key in kept if key in config}
+    store.store(group="ckpt", name=option, package="_global_", node={"ckpt": "???", **scalars})
+    for group in chosen:
+        node = with_defaults(group, config.get(group) or {"name": "???"})
+        store.store(group=group, name=OPTION + option, package=group, node=node)

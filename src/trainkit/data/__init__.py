@@ -1,0 +1,1 @@
+"""Data: what a data set is (splits), where it comes from (datasets), how batches reach the model (loaders, augment)."""

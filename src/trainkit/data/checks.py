@@ -1,0 +1,133 @@
+"""The last look at a data set before training: splits whole, numbers finite, labels in range, scales usable."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainkit.data.splits import Array, Data, Split, Task, input_stats
+from trainkit.errors import DataError
+
+
+def finish(data: Data) -> Data:
+    """Check every split and fill in `mean` and `std` from the train split where they are None; returns `data`.
+
+    A constant feature or channel gets std 1 and a note, so that scaling never divides by zero. Classes that a split
+    has no sample of are noted too. Raises DataError naming the split and the row of the first fault.
+    """
+    if "train" not in data.splits:
+        raise DataError(f"dataset {data.name}: it has no train split")
+    if data.task in ("classification", "soft") and len(data.classes or []) < 2:
+        found = f"only '{data.classes[0]}'" if data.classes else "none"
+        raise DataError(f"dataset {data.name}: {data.task} needs at least two classes, found {found}")
+    num_classes = None if data.classes is None else len(data.classes)
+    for name, split in data.splits.items():
+        where = f"dataset {data.name}, {name} split"
+        check_split(split, data.task, num_classes, where)
+        if split.inputs.shape[1:] != data.in_shape or split.inputs.dtype != data.splits["train"].inputs.dtype:
+            raise DataError(
+                f"{where}: samples are {_kind(split)}, but those of train are {_kind(data.splits['train'])}"
+            )
+    _complete_stats(data)
+    _note_missing_classes(data)
+    return data
+
+
+def check_split(split: Split, task: Task, num_classes: int | None, where: str) -> None:
+    """Check one split against the contract of `Split`. Raises DataError beginning with `where`, with the row."""
+    inputs, targets = split.inputs, split.targets
+    if len(inputs) != len(targets):
+        raise DataError(f"{where}: {len(inputs)} inputs but {len(targets)} targets")
+    if not inputs.size:
+        raise DataError(f"{where}: it is empty (inputs have shape {inputs.shape})")
+    if inputs.ndim < 2 or not (inputs.dtype == np.float32 or (inputs.dtype == np.uint8 and inputs.ndim == 4)):
+        raise DataError(f"{where}: inputs are {_kind(split)}; they must be uint8 (N, C, H, W) or float32 (N, F)")
+    _check_finite(inputs, f"{where}: inputs")
+    if task == "classification":
+        _check_labels(targets, num_classes or 0, where)
+    else:
+        _check_target_rows(targets, task, num_classes, where)
+
+
+def standardise_targets(data: Data) -> None:
+    """Set `target_mean` and `target_std` of a regression from its train split; a constant target keeps its scale."""
+    targets = data.splits["train"].targets
+    mean, std = input_stats(targets)
+    data.target_mean, data.target_std = mean, np.where(_is_constant(mean, std), np.float32(1), std)
+
+
+def _check_finite(values: Array, where: str) -> None:
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    row, *column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+    at = f"row {row}" + (f", column {column[0]}" if len(column) == 1 else "")
+    value = values[(row, *column)]
+    raise DataError(f"{where}: {at} is {value}; remove the sample or replace the value")
+
+
+def _check_labels(labels: Array, num_classes: int, where: str) -> None:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels are {labels.dtype} {labels.shape}; they must be integers of shape (N,)")
+    wrong = (labels < 0) | (labels >= num_classes)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"{where}: the label in row {row} is {labels[row]}, outside 0..{num_classes - 1}")
+
+
+def _check_target_rows(targets: Array, task: Task, width: int | None, where: str) -> None:
+    if targets.ndim != 2 or targets.dtype != np.float32 or width not in (None, targets.shape[1]):
+        wanted = f"float32 (N, {width or 'T'})"
+        raise DataError(f"{where}: {task} targets are {targets.dtype} {targets.shape}; they must be {wanted}")
+    _check_finite(targets, f"{where}: targets")
+    if task == "multilabel":
+        wrong, rule = ~np.isin(targets, (0, 1)).all(axis=1), "only 0 and 1"
+    elif task == "soft":
+        wrong = (targets < 0).any(axis=1) | (abs(targets.sum(axis=1) - 1) > 1e-3)
+        rule = "probabilities that sum to 1"
+    else:
+        return
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"{where}: {task} targets must hold {rule}; row {row} is {targets[row].tolist()}")
+
+
+def _complete_stats(data: Data) -> None:
+    if data.mean is None or data.std is None:
+        with np.errstate(invalid="ignore"):  # rounding can turn the variance of a constant channel negative: std is nan
+            data.mean, data.std = _channel_stats(data.splits["train"].inputs)
+    constant = _is_constant(data.mean, data.std)
+    if not np.isfinite(data.mean).all() or np.isinf(data.std).any() or len(data.mean) != data.in_shape[0]:
+        raise DataError(f"dataset {data.name}: mean {data.mean} and std {data.std} do not fit samples {data.in_shape}")
+    if constant.any():
+        what = "channel" if len(data.in_shape) > 1 else "feature"
+        count = int(constant.sum())
+        data.notes.append(f"{count} constant {what}{'s' if count > 1 else ''} (std 0): centred, not scaled")
+        data.std = np.where(constant, np.float32(1), data.std)
+
+
+def _channel_stats(inputs: Array) -> tuple[Array, Array]:
+    """As `input_stats`, for float images too: float32 (C,) each."""
+    if inputs.dtype == np.uint8 or inputs.ndim == 2:
+        return input_stats(inputs)
+    axes = (0, *range(2, inputs.ndim))
+    mean, std = inputs.mean(axis=axes, dtype=np.float64), inputs.std(axis=axes, dtype=np.float64)
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _is_constant(mean: Array, std: Array) -> Array:
+    # A spread below float32's resolution is rounding, not signal. Written so that nan counts as constant.
+    return np.asarray(~(std > 1e-7 * np.abs(mean)))
+
+
+def _note_missing_classes(data: Data) -> None:
+    if data.task != "classification" or data.classes is None:
+        return
+    for name, split in data.splits.items():
+        present = np.bincount(split.targets, minlength=len(data.classes)) > 0
+        missing = [label for label, found in zip(data.classes, present, strict=True) if not found]
+        if missing:
+            listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            data.notes.append(f"{name} has no sample of {len(missing)} of {len(data.classes)} classes: {listed}")
+
+
+def _kind(split: Split) -> str:
+    return f"{split.inputs.dtype} {split.inputs.shape[1:]}"

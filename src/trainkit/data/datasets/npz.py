@@ -1,0 +1,171 @@
+"""The user's own arrays in one .npz file: `x, y`, or `x_train, y_train` and the same with `_val`, `_test`.
+
+    x   uint8 (N, H, W), (N, C, H, W) or (N, H, W, C) with C of 1, 3 or 4: images
+        other numbers of such shapes: float images, kept as float32 and scaled by their own mean and std per channel
+        numbers (N, F) or (N,): features
+    y   (N,) integers or text: classes; (N, C) zeros and ones: multilabel; (N, C) shares that sum to 1: soft labels;
+        other numbers (N,) or (N, T): regression
+
+Where both readings of a 4-D array are possible, the one with square images wins, then (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from trainkit.data.checks import check_split, standardise_targets
+from trainkit.data.splits import Array, Data, Split, Task, hold_out
+from trainkit.errors import DataError
+from trainkit.registry import register
+from trainkit.schema import Fraction
+
+_CHANNELS = (1, 3, 4)
+
+
+@register("dataset")
+def npz(
+    data_dir: Path,
+    split_seed: int,
+    *,
+    file: Path,
+    task: Literal["auto", "classification", "regression", "multilabel", "soft"] = "auto",
+    classes: list[str] | None = None,
+    test_fraction: Fraction = 0.2,
+) -> Data:
+    """Arrays of a .npz file; see the module for the names and shapes. Without test arrays a share of train is held out.
+
+    classes: names, in label order; None takes the sorted texts, or the numbers 0..C-1. Raises DataError naming the
+    file, the array and the row.
+    """
+    arrays = _read(file)
+    pairs, notes = _pairs(file, arrays)
+    train_targets = pairs["train"][1]
+    chosen: Task = _task_of(train_targets) if task == "auto" else task
+    if chosen == "regression" and classes is not None:
+        raise DataError(
+            f"{file}: y is read as regression, which has no classes; set dataset.task or drop dataset.classes"
+        )
+    names = _class_names(file, train_targets, chosen, classes)
+    splits = {}
+    for split, (x, y) in pairs.items():
+        where = f"{file} ({split})"
+        splits[split] = Split(_inputs(x, where), _targets(y, chosen, names, where))
+        check_split(splits[split], chosen, None if names is None else len(names), where)
+    data = Data("npz", chosen, splits, classes=names, notes=notes)
+    hold_out(data, "test", test_fraction, split_seed)
+    if chosen == "regression":
+        standardise_targets(data)
+    return data
+
+
+def _read(file: Path) -> dict[str, Array]:
+    """All arrays of the file. Objects (pickles) are refused, because opening them runs code."""
+    if not file.is_file():
+        raise DataError(f"dataset.file={file}: {'not a file' if file.exists() else 'no such file'}")
+    try:
+        with open(file, "rb") as stream:  # opened here, because NumPy leaves a damaged file open
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DataError(f"{file}: a single array, not an .npz; save it with np.savez(file, x=…, y=…)")
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        hint = "; save numbers or text, not objects" if "allow_pickle" in str(error) else ""
+        reason = "it holds Python objects or is no .npz file" if hint else " ".join(str(error).split())
+        raise DataError(f"{file}: cannot be read ({reason}){hint}") from error
+
+
+def _pairs(file: Path, arrays: dict[str, Array]) -> tuple[dict[str, tuple[Array, Array]], list[str]]:
+    """(x, y) of each split, not empty and of one length, and a note about arrays that are not used."""
+    suffixes = {"": "train"} if "x" in arrays else {f"_{split}": split for split in ("train", "val", "test")}
+    pairs = {}
+    for suffix, split in suffixes.items():
+        present = [name for name in (f"x{suffix}", f"y{suffix}") if name in arrays]
+        if len(present) == 1:
+            raise DataError(f"{file}: it has {present[0]}, but not {'y' if present[0][0] == 'x' else 'x'}{suffix}")
+        if present:
+            x, y = arrays[f"x{suffix}"], arrays[f"y{suffix}"]
+            if not x.ndim or not y.ndim or len(x) != len(y) or not x.size or not y.size:
+                raise DataError(f"{file}: x{suffix} {x.shape} and y{suffix} {y.shape} do not pair up, or are empty")
+            pairs[split] = (x, y)
+    if "train" not in pairs:
+        raise DataError(f"{file}: neither x, y nor x_train, y_train; it holds {', '.join(arrays) or 'nothing'}")
+    used = {f"{axis}{suffix}" for axis in "xy" for suffix in suffixes}
+    unused = [name for name in arrays if name not in used]
+    return pairs, [f"{file}: arrays left out: {', '.join(unused)}"] if unused else []
+
+
+def _task_of(targets: Array) -> Task:
+    column = targets.ndim == 2 and targets.shape[1] == 1
+    if targets.dtype.kind in "iubU" and (targets.ndim == 1 or column):
+        return "classification"
+    if targets.ndim == 2 and targets.dtype.kind in "iub" and np.isin(targets, (0, 1)).all():
+        return "multilabel"
+    shares = targets.ndim == 2 and not column and targets.dtype.kind == "f" and (targets >= 0).all()
+    return "soft" if shares and np.allclose(targets.sum(axis=1), 1, atol=1e-3) else "regression"
+
+
+def _class_names(file: Path, targets: Array, task: Task, classes: list[str] | None) -> list[str] | None:
+    if task == "regression" or classes is not None:
+        return classes
+    if task != "classification":
+        return [str(index) for index in range(targets.shape[1] if targets.ndim > 1 else 1)]
+    if targets.dtype.kind == "U":
+        return [str(name) for name in np.unique(targets)]
+    last = targets.max()
+    if last >= len(targets):  # also keeps a list of names from growing with a stray number such as a year
+        row = int(np.argmax(targets.reshape(-1)))
+        raise DataError(f"{file}: the label in row {row} is {last}, but {len(targets)} samples; labels must be 0..C-1")
+    return [str(index) for index in range(int(last) + 1)]
+
+
+def _inputs(x: Array, where: str) -> Array:
+    """x as the loader wants it: uint8 (N, C, H, W), float32 of that shape, or float32 (N, F)."""
+    if x.dtype.kind not in "iufb" or x.ndim > 4:
+        raise DataError(f"{where}: x is {x.dtype} {x.shape}; it must hold numbers, (N, F) or images")
+    if x.ndim in (1, 3):  # single features, or gray images without their channel axis
+        x = x[:, None]
+    elif x.ndim == 4:
+        x = _channels_first(x, where)
+    if x.ndim == 4 and x.dtype == np.uint8:
+        return np.ascontiguousarray(x)
+    with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which the checks report
+        return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def _channels_first(x: Array, where: str) -> Array:
+    _, a, b, c = x.shape
+    first, last = a in _CHANNELS, c in _CHANNELS
+    if not first and not last:
+        raise DataError(f"{where}: x {x.shape} has no axis of 1, 3 or 4 channels; use (N, C, H, W) or (N, H, W, C)")
+    if last and (not first or (b != c and a == b)):
+        return np.moveaxis(x, 3, 1)
+    return x
+
+
+def _targets(y: Array, task: Task, classes: list[str] | None, where: str) -> Array:
+    """y in the task's form: int64 (N,) or float32 (N, columns)."""
+    if task == "classification":
+        return _labels(y, classes or [], where)
+    if y.dtype.kind not in "iufb" or y.ndim > 2:
+        raise DataError(f"{where}: y is {y.dtype} {y.shape}; {task} needs numbers of shape (N,) or (N, columns)")
+    with np.errstate(over="ignore"):
+        return (y[:, None] if y.ndim == 1 else y).astype(np.float32)
+
+
+def _labels(y: Array, classes: list[str], where: str) -> Array:
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1 or y.dtype.kind not in "iubU":
+        raise DataError(f"{where}: y is {y.dtype} {y.shape}; classes need integers or text of shape (N,)")
+    if y.dtype.kind != "U":
+        return y.astype(np.int64)
+    index = {name: label for label, name in enumerate(classes)}
+    unknown = [row for row, name in enumerate(y.tolist()) if name not in index]
+    if unknown:
+        raise DataError(f"{where}: the label in row {unknown[0]} is '{y[unknown[0]]}', which is none of {classes[:10]}")
+    return np.array([index[name] for name in y.tolist()], dtype=np.int64)

@@ -1,0 +1,70 @@
+"""What can go wrong, as one tree; each leaf knows its exit code.
+
+    TrainkitError        1  a job of a sweep failed, or a bug
+    ├── ConfigError      2  usage or config: nothing was started
+    ├── DataError        3  a data set is missing, damaged or does not fit
+    ├── CheckpointError  4  a checkpoint is missing, damaged or of another model
+    ├── NumericsError    5  a loss or gradient is not finite
+    └── ResourceError    6  disk, memory, a folder that cannot be written
+
+A message says what, where and what to do, in one line. Only `cli.py` prints them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TrainkitError(Exception):
+    """A failure with a message for the user; shown without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(TrainkitError):
+    """The command line or the config is wrong. Carries every problem found, a line each."""
+
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class DataError(TrainkitError):
+    """The data cannot be used as asked."""
+
+    exit_code = 3
+
+
+class CheckpointError(TrainkitError):
+    """The checkpoint cannot be used as asked."""
+
+    exit_code = 4
+
+
+class NumericsError(TrainkitError):
+    """Training produced a number that is not finite."""
+
+    exit_code = 5
+
+
+class ResourceError(TrainkitError):
+    """The machine lacks something: disk space, memory, a permission."""
+
+    exit_code = 6
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name most like `word`, or None when nothing is close."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def unknown(what: str, word: str, known: Iterable[str], prefix: str = "") -> str:
+    """One line for a wrong name: the nearest one, and what may be chosen. `prefix` stands before every name."""
+    names = list(known)
+    close = nearest(word, names)
+    hint = f" (did you mean {prefix}{close}?)" if close else ""
+    return f"{what} '{prefix}{word}' is not known{hint}; choose from: {', '.join(names) or 'nothing'}"

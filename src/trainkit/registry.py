@@ -1,0 +1,125 @@
+"""The closed list of names a config can choose from.
+
+A config or a checkpoint can only say a name of this list, so opening one runs no code. Users extend the list with
+`@register` in a module they name themselves, by `plugins=[module]` on the command line.
+
+    @register("model")
+    def tiny(in_shape, num_outputs, *, width: int = 8) -> nn.Module: ...
+
+The function's name is the config name; positional parameters come from the program, keyword-only ones are the config.
+Modules of the packaged components import torch inside their functions, so that reading a signature is cheap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from trainkit.errors import ConfigError, unknown
+from trainkit.schema import Schema, schema_of
+
+# Where the components of each group live: a module, or a package whose modules are all read.
+FAMILIES = {
+    "dataset": "trainkit.data.datasets",
+    "model": "trainkit.models",
+    "loss": "trainkit.losses",
+    "optim": "trainkit.optim",
+    "schedule": "trainkit.schedules",
+    "augment": "trainkit.data.augment",
+    "device": "trainkit.runtime",
+}
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A registered builder: what it is called, what it builds with, which tasks it serves (losses only)."""
+
+    group: str
+    name: str
+    build: Callable[..., Any]
+    serves: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def schema(self) -> Schema:
+        return schema_of(self.build)
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.build) or "").partition("\n")[0]
+
+
+_components: dict[tuple[str, str], Component] = {}
+
+
+def register(group: str, name: str | None = None, *, serves: Sequence[str] = ()) -> Callable[[Builder], Builder]:
+    """Add a builder to a group, under its own name unless `name` is given.
+
+    Raises ValueError for an unknown group, a name that is no plain word, or a name already taken.
+    """
+    if group not in FAMILIES:
+        raise ValueError(unknown("group", group, FAMILIES))
+
+    def add(build: Builder) -> Builder:
+        component = Component(group, name or build.__name__, build, tuple(serves))
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}", component.name):
+            raise ValueError(f"'{component.name}' cannot name a {group}: use letters, digits and _")
+        known = _components.get((group, component.name))
+        if known and known.build.__module__ != build.__module__:
+            raise ValueError(f"{group} '{component.name}' is already registered by {known.build.__module__}")
+        _components[group, component.name] = component
+        return build
+
+    return add
+
+
+def names(group: str) -> list[str]:
+    """All names of a group, sorted."""
+    _import_family(group)
+    return sorted(name for g, name in _components if g == group)
+
+
+def find(group: str, name: str) -> Component | None:
+    """The component, or None when the group has no such name."""
+    _import_family(group)
+    return _components.get((group, name))
+
+
+def get(group: str, name: str) -> Component:
+    """The component of that name. Raises ConfigError naming the nearest one."""
+    component = find(group, name)
+    if component is None:
+        raise ConfigError(unknown(group, name, names(group)))
+    return component
+
+
+@functools.cache
+def _import_family(group: str) -> None:
+    family = importlib.import_module(FAMILIES[group])
+    for module in pkgutil.iter_modules(getattr(family, "__path__", [])):
+        importlib.import_module(f"{family.__name__}.{module.name}")
+
+
+def import_plugins(modules: Sequence[str]) -> None:
+    """Import the user's modules, whose `@register` lines then take part. Modules beside the user's cwd are found too.
+
+    Raises ConfigError when a module does not import.
+    """
+    cwd = os.getcwd()
+    if modules and cwd not in sys.path:
+        sys.path.append(cwd)  # appended: a file of the cwd never shadows an installed package
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"plugins: cannot import '{module}' ({reason})") from error

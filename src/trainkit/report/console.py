@@ -1,0 +1,107 @@
+"""What a person sees: one line an epoch that stays, a bar while an epoch runs, the result and what to type next."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+from trainkit.report.sinks import finite, scalars
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from trainkit.loop import Run
+    from trainkit.metrics import Metrics
+
+SHOWN = ("loss", "accuracy", "rmse", "r2")  # of the many metrics, those of an epoch's line
+
+
+class Console:
+    """Plain lines to a stream; on a terminal also a bar. A closed or full stream ends the output, not the run."""
+
+    def __init__(self, *, live: bool = True, as_json: bool = False, prefix: str = "") -> None:
+        self.stream: TextIO = sys.stderr if as_json else sys.stdout
+        self.as_json = as_json
+        self.prefix = prefix  # set for the jobs of a sweep, whose lines may mix
+        self._mark = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._live = live and self.stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bar when there is one."""
+        text = self.prefix + text
+        try:
+            if self._bar is not None:
+                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(text, file=self.stream, flush=True)
+        except OSError:
+            self._drop_stream()
+
+    def say_json(self, value: Any) -> None:
+        """Print the result for a program to read; everything else then goes to stderr."""
+        print(json.dumps(finite(value)), flush=True)
+
+    def _drop_stream(self) -> None:
+        # The reader has gone (`| head`) or the disk behind it is full. Python would fail again when it flushes at
+        # exit, so the stream's descriptor is pointed at nothing.
+        self._live = False
+        self._bar = None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def note(self, text: str) -> None:
+        self.say(f"note: {text}")
+
+    def step(self, run: Run, loss: float) -> None:
+        if not self._live:
+            return
+        try:
+            self._advance(run, loss)
+        except OSError:
+            self._drop_stream()
+
+    def _advance(self, run: Run, loss: float) -> None:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        steps = run.train.steps_per_epoch
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=RichConsole(file=self.stream), transient=True)
+            self._task = self._bar.add_task("", total=run.epochs * steps)
+            self._bar.start()
+        assert self._task is not None
+        text = f"epoch {run.epoch + 1}/{run.epochs} loss {loss:.4f} lr {run.lr:.3g}"
+        self._bar.update(self._task, completed=run.step, description=text)
+
+    def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
+        now = time.monotonic()
+        width = len(str(run.epochs))
+        parts = [f"epoch {run.epoch:{width}}/{run.epochs}", "train", *_shown(train)]
+        parts += ["| val", *_shown(val)] if val else []
+        self.say(" ".join([*parts, f"| {now - self._mark:.2f} s", "*" if is_best else ""]).rstrip())
+        self._mark = now
+
+    def stop_bar(self) -> None:
+        """Take the bar away, if there is one."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def end(self, result: dict[str, Any]) -> None:
+        self.stop_bar()
+
+
+def _shown(metrics: Metrics) -> list[str]:
+    return [f"{name} {value:.4f}" for name, value in scalars(metrics).items() if name in SHOWN]
+
+
+def table(title: str, metrics: Metrics) -> list[str]:
+    """The numbers of a split as lines."""
+    numbers = scalars(metrics)
+    width = max(map(len, numbers))
+    return [title, *(f"  {name:{width}}  {value:.6f}" for name, value in numbers.items())]

@@ -1,0 +1,133 @@
+"""The device a run computes on, with every flag that belongs to it set explicitly.
+
+Each builder sets all flags both ways, so that the jobs of a sweep in one process cannot inherit from each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainkit.errors import ConfigError
+from trainkit.registry import register
+from trainkit.schema import Count, NonNegativeInt
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Cudnn:
+    """torch.backends.cudnn's flags, with torch's own defaults."""
+
+    enabled: bool = True
+    benchmark: bool = False
+    deterministic: bool = False
+    allow_tf32: bool = True
+
+
+@register("device")
+def auto(
+    *, index: NonNegativeInt = 0, threads: Count | None = None, deterministic: bool = False, cudnn: Cudnn = Cudnn()
+) -> torch.device:
+    """CUDA when there is one, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return cuda(index=index, threads=threads, deterministic=deterministic, cudnn=cudnn)
+    return cpu(threads=threads, deterministic=deterministic, cudnn=cudnn)
+
+
+@register("device")
+def cpu(*, threads: Count | None = None, deterministic: bool = False, cudnn: Cudnn = Cudnn()) -> torch.device:
+    """The CPU. The cuDNN flags are set too, and have no effect."""
+    import torch
+
+    set_flags(threads, deterministic, cudnn)
+    return torch.device("cpu")
+
+
+@register("device")
+def cuda(
+    *, index: NonNegativeInt = 0, threads: Count | None = None, deterministic: bool = False, cudnn: Cudnn = Cudnn()
+) -> torch.device:
+    """A CUDA GPU. Raises ConfigError when there is none, or none of that index."""
+    import torch
+
+    if not torch.cuda.is_available():
+        reason = "is built for the CPU only" if torch.version.cuda is None else "sees none"
+        here = f"no CUDA device here (torch {torch.__version__} {reason})"
+        raise ConfigError(f"device=cuda: there is {here}; use device=cpu or device=auto")
+    if index >= torch.cuda.device_count():
+        raise ConfigError(f"device.index={index}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    set_flags(threads, deterministic, cudnn)
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def set_flags(threads: int | None, deterministic: bool, cudnn: Cudnn) -> None:
+    """Set the process-wide flags of torch to exactly these values."""
+    import torch
+
+    torch.set_num_threads(_default_threads() if threads is None else threads)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.enabled = cudnn.enabled
+    torch.backends.cudnn.benchmark = cudnn.benchmark
+    torch.backends.cudnn.deterministic = cudnn.deterministic
+    torch.backends.cudnn.allow_tf32 = cudnn.allow_tf32
+
+
+@functools.cache
+def _default_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()  # read once, before any job has set it
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What can change the bits of a result, read back from torch rather than from the config."""
+    import numpy
+    import torch
+
+    from trainkit import __version__
+
+    on_cuda = device.type == "cuda"
+    return {
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if on_cuda else _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn": {
+            "version": torch.backends.cudnn.version() if on_cuda else None,  # type: ignore[no-untyped-call]
+            "enabled": torch.backends.cudnn.enabled,
+            "benchmark": torch.backends.cudnn.benchmark,
+            "deterministic": torch.backends.cudnn.deterministic,
+            "allow_tf32": torch.backends.cudnn.allow_tf32,
+        },
+        "versions": {
+            "trainkit": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "cuda": torch.version.cuda if on_cuda else None,
+        },
+        "platform": platform.platform(),
+        "executable": sys.executable,
+    }

@@ -1,0 +1,155 @@
+"""Learning-rate schedules: pure functions of the 0-based optimizer step, giving the factor on the base lr.
+
+Epoch-wise schedules (step, multistep, exponential) change at epoch boundaries, like the torch.optim.lr_scheduler
+class of that name stepped once per epoch. Step-wise ones (cosine, linear, polynomial) run over the steps after the
+warm-up and reach `final` at the last step. `warmup` is in epochs: over its W steps the factor is multiplied by
+1/W, 2/W, ..., 1 (Goyal et al. 2017, arXiv:1706.02677); every builder raises ConfigError when it is longer than the
+run.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from trainkit.errors import ConfigError
+from trainkit.registry import register
+from trainkit.schema import Count, NonNegative, Positive, Probability
+
+Factor = Callable[[int], float]
+
+
+@register("schedule")
+def constant(total_steps: int, steps_per_epoch: int, *, warmup: NonNegative = 0.0) -> Factor:
+    """The base lr throughout, after an optional warm-up."""
+    return _warmed_up(lambda step: 1.0, _warmup_steps(total_steps, steps_per_epoch, warmup))
+
+
+@register("schedule")
+def step(
+    total_steps: int, steps_per_epoch: int, *, every: Count = 10, gamma: Positive = 0.1, warmup: NonNegative = 0.0
+) -> Factor:
+    """Multiply the lr by gamma every few epochs."""
+    return _warmed_up(
+        lambda step: gamma ** (step // steps_per_epoch // every), _warmup_steps(total_steps, steps_per_epoch, warmup)
+    )
+
+
+@register("schedule")
+def multistep(
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    milestones: list[Count] = [10, 20],
+    gamma: Positive = 0.1,
+    warmup: NonNegative = 0.0,
+) -> Factor:
+    """Multiply the lr by gamma at given epochs."""
+    epochs = sorted(milestones)
+    return _warmed_up(
+        lambda step: gamma ** bisect.bisect_right(epochs, step // steps_per_epoch),
+        _warmup_steps(total_steps, steps_per_epoch, warmup),
+    )
+
+
+@register("schedule")
+def exponential(total_steps: int, steps_per_epoch: int, *, gamma: Positive = 0.95, warmup: NonNegative = 0.0) -> Factor:
+    """Multiply the lr by gamma after every epoch."""
+    return _warmed_up(
+        lambda step: gamma ** (step // steps_per_epoch), _warmup_steps(total_steps, steps_per_epoch, warmup)
+    )
+
+
+@register("schedule")
+def cosine(total_steps: int, steps_per_epoch: int, *, final: Probability = 0.0, warmup: NonNegative = 0.0) -> Factor:
+    """Half a cosine from the base lr down to final * lr.
+
+    Without restarts (Loshchilov & Hutter 2017, arXiv:1608.03983).
+    """
+    steps = _warmup_steps(total_steps, steps_per_epoch, warmup)
+    return _decay(total_steps, steps, final, lambda progress: (1 + math.cos(math.pi * progress)) / 2)
+
+
+@register("schedule")
+def linear(total_steps: int, steps_per_epoch: int, *, final: Probability = 0.0, warmup: NonNegative = 0.0) -> Factor:
+    """A straight line from the base lr down to final * lr."""
+    steps = _warmup_steps(total_steps, steps_per_epoch, warmup)
+    return _decay(total_steps, steps, final, lambda progress: 1 - progress)
+
+
+@register("schedule")
+def polynomial(
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    power: Positive = 0.9,
+    final: Probability = 0.0,
+    warmup: NonNegative = 0.0,
+) -> Factor:
+    """A power of the remaining share of the run.
+
+    (1 - progress) ** power; 0.9 is the "poly" policy of DeepLab (Chen et al. 2016, arXiv:1606.00915).
+    """
+    steps = _warmup_steps(total_steps, steps_per_epoch, warmup)
+    return _decay(total_steps, steps, final, lambda progress: (1 - progress) ** power)
+
+
+@register("schedule")
+def onecycle(
+    total_steps: int,
+    steps_per_epoch: int,
+    *,
+    pct_start: Probability = 0.3,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1.0e4,
+    anneal: Literal["cos", "linear"] = "cos",
+    warmup: NonNegative = 0.0,
+) -> Factor:
+    """Up to the base lr, then down to almost nothing (1cycle).
+
+    The curve of torch's OneCycleLR with the base lr as `max_lr`, without its momentum cycle (Smith & Topin 2017,
+    arXiv:1708.07120). It rises from 1 / div_factor over the share `pct_start` of the run and falls to
+    1 / (div_factor * final_div_factor). A warm-up comes before the cycle, which then has the steps that are left.
+    """
+    warmup_steps = _warmup_steps(total_steps, steps_per_epoch, warmup)
+    cycle_steps = total_steps - warmup_steps
+    lowest, start, last = 1 / (div_factor * final_div_factor), 1 / div_factor, cycle_steps - 1
+    peak = pct_start * cycle_steps - 1  # the last step of the rise; it need not be a whole number
+
+    def between(begin: float, end: float, progress: float) -> float:
+        rest = (1 + math.cos(math.pi * progress)) / 2 if anneal == "cos" else 1 - progress
+        return end + (begin - end) * rest
+
+    def factor(step: int) -> float:
+        step = max(step - warmup_steps, 0)
+        if step <= peak:
+            return between(start, 1.0, step / peak if peak > 0 else 1.0)
+        return between(1.0, lowest, min((step - peak) / (last - peak), 1.0)) if step < last else lowest
+
+    return _warmed_up(factor, warmup_steps)
+
+
+def _warmup_steps(total_steps: int, steps_per_epoch: int, warmup: float) -> int:
+    steps = round(warmup * steps_per_epoch)
+    if steps > total_steps:
+        raise ConfigError(
+            f"schedule.warmup: {warmup:g} epochs ({steps} steps) are longer than the run of {total_steps} steps"
+        )
+    return steps
+
+
+def _warmed_up(factor: Factor, warmup_steps: int) -> Factor:
+    return lambda step: factor(step) * (step + 1) / warmup_steps if step < warmup_steps else factor(step)
+
+
+def _decay(total_steps: int, warmup_steps: int, final: float, curve: Callable[[float], float]) -> Factor:
+    # `curve` falls from 1 at progress 0 to 0 at progress 1, which is the last step.
+    last = max(total_steps - 1 - warmup_steps, 1)
+
+    def factor(step: int) -> float:
+        progress = min(max(step - warmup_steps, 0) / last, 1.0)
+        return final + (1 - final) * curve(progress)
+
+    return _warmed_up(factor, warmup_steps)

@@ -1,0 +1,127 @@
+"""The end of a sweep: sweep.csv and a table, sorted by the monitored metric; a failed job is a row too."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainkit import rundir, storage
+from trainkit.config.frame import Frame
+
+if TYPE_CHECKING:
+    from trainkit.config.job import Job
+
+Row = dict[str, Any]
+
+
+def run_sweep(
+    job: Job, config: Frame, overrides: list[str], own_folder: bool, launch: Callable[[list[str]], int]
+) -> int:
+    """Run all jobs and summarise them. Returns 1 if a job failed or did not run, else 0."""
+    from trainkit.config.app import folder_override
+
+    if own_folder:
+        text = next(text for text in overrides if text.startswith("hydra.sweep.dir="))
+        folder = Path(text.partition("=")[2].strip("'\"")).absolute()
+    else:
+        folder = rundir.create(config.output_dir / "sweeps")
+        overrides = [*overrides, folder_override("sweep", folder)]
+    code = 1
+    try:
+        code = launch([*overrides, "--multirun"])
+    finally:
+        rows = read_rows(folder)
+        if rows:
+            write_csv(folder / "sweep.csv", rows)
+            show(rows, folder, as_json=job.as_json)
+    failed = any(row["state"] != "completed" for row in rows)
+    return 1 if failed or not rows else code
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """One row a job, best first, failed ones last."""
+    rows: list[Row] = []
+    for path in folder.iterdir():
+        status = rundir.read_status(path) if path.name.isdigit() else {}
+        if not status:
+            continue
+        result = status.get("result") or {}
+        row: Row = {"job": int(path.name), **_parameters(status.get("overrides", [])), "state": status["state"]}
+        row["objective"] = result.get("objective")
+        for split, metrics in result.get("metrics", {}).items():
+            row |= {f"{split}/{name}": value for name, value in metrics.items()}
+        row |= {"seconds": status.get("seconds"), "error": status.get("error"), "run": str(path)}
+        row["_mode"] = result.get("mode", "min")
+        row["_monitor"] = result.get("monitor", "loss")
+        rows.append(row)
+    return sorted(rows, key=_rank)
+
+
+def _rank(row: Row) -> tuple[bool, float, int]:
+    value = row["objective"]
+    if value is None:
+        return (True, 0.0, row["job"])
+    return (False, value if row["_mode"] == "min" else -value, row["job"])
+
+
+def _parameters(overrides: list[str]) -> Row:
+    pairs = [text.partition("=") for text in overrides]
+    return {key.lstrip("+"): value for key, _, value in pairs}
+
+
+def _columns(rows: list[Row]) -> list[str]:
+    # in order of first appearance, with what every row has at the end
+    last = ["seconds", "error", "run"]
+    seen = dict.fromkeys(name for row in rows for name in row if not name.startswith("_"))
+    return [name for name in seen if name not in last] + last
+
+
+def write_csv(path: Path, rows: list[Row]) -> None:
+    """All rows with all columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _columns(rows), extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    storage.replace(path, text.getvalue().encode())
+
+
+def show(rows: list[Row], folder: Path, *, as_json: bool) -> None:
+    """The table: what was varied, the monitored metric, the test metric, time and state."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if as_json:
+        import json
+
+        print(json.dumps([{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]))
+    parameters = [name for name in _columns(rows) if _varies(name, rows)]
+    monitor = rows[0]["_monitor"]
+    test = f"test/{monitor.partition('/')[2]}"
+    output = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("job", *parameters, monitor, test, "seconds", "state"):
+        output.add_column(name, justify="left" if name in (*parameters, "state") else "right", overflow="fold")
+    for row in rows:
+        state = row["state"] if not row["error"] else f"{row['state']}: {row['error']}"
+        cells = [str(row["job"]), *(str(row.get(name, "")) for name in parameters)]
+        cells += [_number(row["objective"]), _number(row.get(test)), _number(row["seconds"], 1), state]
+        output.add_row(*(Text(cell) for cell in cells))
+    console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
+    failed = sum(row["state"] != "completed" for row in rows)
+    console.print(f"\n{len(rows)} jobs, {failed} failed; best first by {monitor}")
+    console.print(output)
+    console.print(Text(f"sweep folder: {folder}"), soft_wrap=True)
+
+
+def _varies(name: str, rows: list[Row]) -> bool:
+    fixed = re.fullmatch(r"job|state|objective|seconds|error|run|(train|val|test)/.*", name)
+    return not fixed and (len({row.get(name) for row in rows}) > 1 or len(rows) == 1)
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,106 @@
+"""Losses against formulas written out, and the choice of the loss for a task."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainkit import registry
+from trainkit.errors import ConfigError
+from trainkit.losses import DEFAULT_LOSS, bce, cross_entropy, fitting, huber, kl_div, l1, mse, resolve
+
+torch.manual_seed(0)
+LOGITS = torch.randn(6, 4, dtype=torch.float64)
+LOG_PROBS = LOGITS - LOGITS.exp().sum(1, keepdim=True).log()
+LABELS = torch.tensor([0, 3, 2, 1, 1, 0])
+SOFT = torch.rand(6, 4, dtype=torch.float64)
+SOFT /= SOFT.sum(1, keepdim=True)
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    assert a.ndim == 0
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+
+
+def test_cross_entropy() -> None:
+    picked = LOG_PROBS[torch.arange(6), LABELS]
+    close(cross_entropy(4)(LOGITS, LABELS), -picked.mean())
+    close(cross_entropy(4)(LOGITS, SOFT), -(SOFT * LOG_PROBS).sum(1).mean())
+    smooth = cross_entropy(4, label_smoothing=0.1)
+    close(smooth(LOGITS, LABELS), -(0.9 * picked + 0.1 * LOG_PROBS.mean(1)).mean())
+    weight = torch.tensor([1.0, 2.0, 0.5, 4.0])
+    weighted = cross_entropy(4, weight=weight.tolist()).double()
+    close(weighted(LOGITS, LABELS), -(weight[LABELS] * picked).sum() / weight[LABELS].sum().double())
+
+
+def test_kl_div_is_cross_entropy_less_entropy() -> None:
+    entropy = -(SOFT * SOFT.log()).sum(1).mean()
+    close(kl_div(4)(LOGITS, SOFT), cross_entropy(4)(LOGITS, SOFT) - entropy)
+    assert kl_div(4)(SOFT.log(), SOFT).abs() < 1e-15
+    one_hot = torch.nn.functional.one_hot(LABELS, 4).double()  # zeros in the target give no NaN
+    close(kl_div(4)(LOGITS, one_hot), cross_entropy(4)(LOGITS, LABELS))
+
+
+def test_bce() -> None:
+    targets = (SOFT > 0.25).double()
+    p = LOGITS.sigmoid()
+    factor = torch.tensor([1.0, 3.0, 1.0, 0.5], dtype=torch.float64)
+    terms = targets * p.log(), (1 - targets) * (1 - p).log()
+    close(bce(4)(LOGITS, targets), -(terms[0] + terms[1]).mean())
+    close(bce(4, pos_weight=factor.tolist()).double()(LOGITS, targets), -(factor * terms[0] + terms[1]).mean())
+
+
+def test_regression_losses() -> None:
+    error = LOGITS - SOFT
+    close(mse(4)(LOGITS, SOFT), error.square().mean())
+    close(l1(4)(LOGITS, SOFT), error.abs().mean())
+    size = error.abs()
+    close(huber(4, delta=0.7)(LOGITS, SOFT), torch.where(size <= 0.7, size**2 / 2, 0.7 * (size - 0.35)).mean())
+
+
+def test_weights_move_with_the_module() -> None:
+    assert cross_entropy(2, weight=[1.0, 2.0]).to("meta").weight.device.type == "meta"
+    assert bce(2, pos_weight=[1.0, 2.0]).to("meta").pos_weight.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: cross_entropy(3, weight=[1.0, 2.0]), "loss.weight: expected 3 numbers, one per class, got 2"),
+        (lambda: bce(1, pos_weight=[1.0, 2.0]), "loss.pos_weight: expected 1 numbers, one per class, got 2"),
+        (lambda: cross_entropy(2, weight=[0.0, 0.0]), "loss.weight: at least one class needs a weight > 0"),
+        (
+            lambda: resolve("mse", "classification", "digits"),
+            "loss 'mse' serves regression, but dataset 'digits' is classification; choose from: auto, cross_entropy",
+        ),
+        (
+            lambda: resolve("cross_entropy", "regression", "diabetes"),
+            (
+                "loss 'cross_entropy' serves classification and soft, but dataset 'diabetes' is regression; "
+                "choose from: auto, huber, l1, mse"
+            ),
+        ),
+        (
+            lambda: resolve("msee", "regression", "diabetes"),
+            (
+                "loss 'msee' is not known (did you mean mse?); "
+                "choose from: auto, bce, cross_entropy, huber, kl_div, l1, mse"
+            ),
+        ),
+    ],
+)
+def test_errors(build, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build()
+    assert str(error.value) == text
+
+
+def test_auto_resolves_to_the_usual_loss() -> None:
+    for task, name in DEFAULT_LOSS.items():
+        assert resolve("auto", task, "any") is registry.get("loss", name)
+        assert resolve(name, task, "any").name == name
+        assert {"auto", name} <= set(fitting(task))
+    assert fitting("soft") == ["auto", "cross_entropy", "kl_div"]
+    assert registry.get("loss", "auto").schema == {}
+    with pytest.raises(TypeError, match="build the component that losses.resolve"):
+        registry.get("loss", "auto").build(3)

@@ -1,0 +1,124 @@
+"""Schedules against torch.optim.lr_scheduler over a whole run."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from trainkit import registry
+from trainkit.errors import ConfigError
+
+PER_EPOCH = 7
+EPOCHS = 9
+TOTAL = PER_EPOCH * EPOCHS
+
+
+def ours(name: str, **settings) -> list[float]:
+    factor = registry.get("schedule", name).build(TOTAL, PER_EPOCH, **settings)
+    backwards = [factor(step) for step in reversed(range(TOTAL))]  # pure: the order of the calls is free
+    return backwards[::-1]
+
+
+def torchs(make, *, per_epoch: bool = False, steps: int = TOTAL, lr: float = 1.0) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    scheduler = make(optimizer)
+    factors = []
+    for step in range(steps):
+        factors.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if not per_epoch or (step + 1) % PER_EPOCH == 0:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # OneCycleLR after its last step, SequentialLR's own call
+                if step + 1 < steps:
+                    scheduler.step()
+    return factors
+
+
+def close(expected: list[float]):
+    return pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "make"),
+    [
+        ("step", {"every": 2, "gamma": 0.3}, lambda o: lr_scheduler.StepLR(o, 2, 0.3)),
+        (
+            "multistep",
+            {"milestones": [5, 2, 5], "gamma": 0.3},
+            lambda o: lr_scheduler.MultiStepLR(o, [5, 2, 5], 0.3),
+        ),
+        ("exponential", {"gamma": 0.8}, lambda o: lr_scheduler.ExponentialLR(o, 0.8)),
+    ],
+)
+def test_epoch_wise(name: str, settings: dict, make) -> None:
+    expected = torchs(make, per_epoch=True)
+    assert ours(name, **settings) == close(expected)
+    # A warm-up of 1.5 epochs is 10 steps of a ramp, multiplied on.
+    ramp = [min((step + 1) / 10, 1.0) for step in range(TOTAL)]
+    assert ours(name, **settings, warmup=1.5) == close([a * b for a, b in zip(ramp, expected, strict=True)])
+
+
+STEP_WISE = [
+    ("constant", {}, lambda o, n: lr_scheduler.ConstantLR(o, 1.0)),
+    ("cosine", {}, lambda o, n: lr_scheduler.CosineAnnealingLR(o, n)),
+    ("cosine", {"final": 0.1}, lambda o, n: lr_scheduler.CosineAnnealingLR(o, n, eta_min=0.1)),
+    ("linear", {"final": 0.2}, lambda o, n: lr_scheduler.LinearLR(o, 1.0, 0.2, total_iters=n)),
+    ("polynomial", {"power": 2.0}, lambda o, n: lr_scheduler.PolynomialLR(o, n, power=2.0)),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "make"), STEP_WISE)
+def test_step_wise(name: str, settings: dict, make) -> None:
+    assert ours(name, **settings) == close(torchs(lambda o: make(o, TOTAL - 1)))
+
+
+@pytest.mark.parametrize(("name", "settings", "make"), STEP_WISE)
+def test_step_wise_after_a_warmup(name: str, settings: dict, make) -> None:
+    warm = torchs(lambda o: lr_scheduler.LinearLR(o, 1 / 10, 1.0, total_iters=9), steps=10)
+    after = torchs(lambda o: make(o, TOTAL - 1 - 10), steps=TOTAL - 10)
+    assert ours(name, **settings, warmup=1.5) == close(warm + after)
+
+
+def test_polynomial_final_and_last_step() -> None:
+    factors = ours("polynomial", power=0.9, final=0.1)
+    assert factors == close([0.1 + 0.9 * (1 - step / (TOTAL - 1)) ** 0.9 for step in range(TOTAL)])
+    for name in ("cosine", "linear", "polynomial"):
+        assert ours(name, final=0.25, warmup=2)[-1] == 0.25
+        assert ours(name)[0] == 1.0
+
+
+@pytest.mark.parametrize("anneal", ["cos", "linear"])
+@pytest.mark.parametrize("pct_start", [0.0, 0.3, 1.0])
+def test_onecycle(anneal: str, pct_start: float) -> None:
+    expected = torchs(
+        lambda o: lr_scheduler.OneCycleLR(
+            o, 1.0, TOTAL, pct_start=pct_start, anneal_strategy=anneal, div_factor=10.0, final_div_factor=100.0
+        )
+    )
+    factors = ours("onecycle", pct_start=pct_start, anneal=anneal, div_factor=10.0, final_div_factor=100.0)
+    assert factors == close(expected)
+
+
+@pytest.mark.parametrize("name", registry.names("schedule"))
+def test_tiny_runs_are_finite(name: str) -> None:
+    build = registry.get("schedule", name).build
+    for total in range(1, 12):
+        factor = build(total, 1)
+        assert all(0 <= factor(step) <= 1 for step in range(total + 2)), total
+    assert registry.get("schedule", "cosine").build(1, 1)(0) == 1.0
+
+
+@pytest.mark.parametrize("name", registry.names("schedule"))
+def test_warmup(name: str) -> None:
+    build = registry.get("schedule", name).build
+    first = 1 / 25 if name == "onecycle" else 1.0  # where the schedule proper begins
+    assert ours(name, warmup=1)[0] == pytest.approx(first / PER_EPOCH)
+    assert ours(name, warmup=1)[PER_EPOCH - 1] == pytest.approx(first)
+    whole_run = build(TOTAL, PER_EPOCH, warmup=float(EPOCHS))
+    assert 0 < whole_run(TOTAL - 1) <= 1
+    with pytest.raises(ConfigError) as error:
+        build(TOTAL, PER_EPOCH, warmup=9.5)
+    assert str(error.value) == "schedule.warmup: 9.5 epochs (66 steps) are longer than the run of 63 steps"
