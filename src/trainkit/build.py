@@ -19,6 +19,7 @@ from trainkit.errors import CheckpointError, ConfigError
 from trainkit.loop import Monitor, Run
 from trainkit.metrics import Meter, Metrics, better, metric_names
 from trainkit.randomness import reseed
+from trainkit.stepping import bare_step, leave_untraced
 
 
 def component(group: str, choice: Choice, *runtime: Any) -> Any:
@@ -102,6 +103,7 @@ def build_run(config: Train, data: Data, device: torch.device) -> Run:
     )
     val = ResidentLoader(data.splits["val"], config.batch_size, normalize, device) if "val" in data.splits else None
     model = build_model(config, data, device)
+    leave_untraced()
     optimizer = component("optim", config.optim, list(model.named_parameters()))
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -110,6 +112,7 @@ def build_run(config: Train, data: Data, device: torch.device) -> Run:
         model=model,
         loss_fn=build_loss(config, data, device),
         optimizer=optimizer,
+        update=bare_step(optimizer),
         lr_factor=component("schedule", config.schedule, steps * config.epochs, steps),
         train=train,
         val=val,

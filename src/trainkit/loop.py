@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -53,6 +53,7 @@ class Run:
     model: nn.Module
     loss_fn: nn.Module
     optimizer: torch.optim.Optimizer
+    update: Callable[..., Any]  # the optimizer's step
     lr_factor: Callable[[int], float]
     train: ResidentLoader
     val: ResidentLoader | None
@@ -116,16 +117,17 @@ def train_step(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[t
             passes.append(forward_backward(run, inputs, targets))
             return passes[-1][0]
 
-        run.optimizer.step(closure)  # type: ignore[no-untyped-call]
+        run.update(closure)
         return passes[0]
     result = forward_backward(run, inputs, targets)
-    run.optimizer.step()
+    run.update()
     return result
 
 
 def forward_backward(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Put the gradients of a batch's mean loss, clipped, into the parameters; returns the loss and the outputs."""
-    run.optimizer.zero_grad(set_to_none=True)
+    for parameter in run.model.parameters():
+        parameter.grad = None
     outputs: torch.Tensor = run.model(inputs)
     loss: torch.Tensor = run.loss_fn(outputs, targets)
     loss.backward()  # type: ignore[no-untyped-call]

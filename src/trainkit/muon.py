@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainkit.stepping import bare_step
+
 NamedParams = list[tuple[str, nn.Parameter]]
 
 
@@ -53,7 +55,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 self._step_matrices(optimizer, group)
             else:
                 optimizer.param_groups, optimizer.state = [group], self.state
-                optimizer.step()
+                bare_step(optimizer)()
         return loss
 
     def _step_matrices(self, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> None:
@@ -65,7 +67,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         optimizer.param_groups = [{**group, "params": list(matrices.values())}]
         # The matrices share the dicts of the parameters, so what Muon puts there is our state.
         optimizer.state = defaultdict(dict, {matrix: self.state[param] for param, matrix in matrices.items()})
-        optimizer.step()
+        bare_step(optimizer)()
         for param, matrix in matrices.items():
             if matrix.data_ptr() != param.data_ptr():  # channels_last kernels flatten to a copy, not to a view
                 param.copy_(matrix.view_as(param))

@@ -120,6 +120,6 @@ def import_plugins(modules: Sequence[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script that ends in sys.exit() is no module to import
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"plugins: cannot import '{module}' ({reason})") from error

@@ -78,7 +78,8 @@ def set_flags(threads: int | None, deterministic: bool, cudnn: Cudnn) -> None:
     import torch
 
     torch.set_num_threads(_default_threads() if threads is None else threads)
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call imports torch._inductor: 1.5 s
+        torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.enabled = cudnn.enabled
     torch.backends.cudnn.benchmark = cudnn.benchmark
     torch.backends.cudnn.deterministic = cudnn.deterministic

@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import yaml
 
 from trainkit import registry
 from trainkit.data.checks import finish
-from trainkit.data.datasets import idx
+from trainkit.data.datasets import download, idx
 from trainkit.data.splits import Data, input_stats
 from trainkit.errors import DataError
 from trainkit.schema import REQUIRED, plain
@@ -235,12 +236,14 @@ def test_no_network(
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server of a folder that sends only the first half of names with `short` in them: (URL, folder)."""
+    """A web server of a folder: (URL, folder). Of paths with `short` it sends one half, with `hang` it thinks first."""
     folder = tmp_path / "www"
     folder.mkdir()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if "hang" in self.path:
+                time.sleep(0.5)
             body = (folder / self.path.rpartition("/")[2]).read_bytes()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -269,6 +272,10 @@ def test_download(
     data_dir = tmp_path / "data"
     monkeypatch.setattr(MNIST, "mirrors", [url + "short/"])
     fails("download failed .*corrupted", "mnist", data_dir)  # the server closed midway
+    with monkeypatch.context() as patch:
+        patch.setattr(MNIST, "mirrors", [url + "hang/"])
+        patch.setattr(download, "_TIMEOUT", 0.2)
+        fails("download failed .*timed out", "mnist", data_dir)
     assert list(data_dir.iterdir()) == []
     monkeypatch.setattr(MNIST, "mirrors", [url])
     assert len(finish(idx.mnist(data_dir, 0)).splits["train"]) == 30

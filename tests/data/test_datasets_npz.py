@@ -40,10 +40,9 @@ def test_classification_is_split_by_class(file: Path) -> None:
 
 
 def test_named_splits_are_kept(file: Path) -> None:
-    parts = {
-        f"{axis}_{split}": value for split in ("train", "val", "test") for axis, value in (("x", X), ("y", LABELS))
-    }
-    data = load(file, **parts, extra=X)
+    splits = ("train", "val", "test")
+    parts: dict[str, Any] = {f"x_{split}": X for split in splits} | {f"y_{split}": LABELS for split in splits}
+    data = load(file, None, **parts, extra=X)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 30, "val": 30, "test": 30}
     assert data.notes == [f"{file}: arrays left out: extra"]
 

@@ -12,7 +12,7 @@ import pytest
 from sklearn import datasets
 
 from trainkit import registry
-from trainkit.data.checks import finish, standardise_targets
+from trainkit.data.checks import finish
 from trainkit.data.datasets.synthetic import synthetic
 from trainkit.data.splits import Data, Split
 from trainkit.errors import DataError
@@ -48,6 +48,7 @@ def test_diabetes_is_raw_with_standardised_targets() -> None:
     assert (whole.splits["train"].targets[:, 0] == original.target).all()
     data = finish(registry.get("dataset", "diabetes").build(NOWHERE, 0))
     train = data.splits["train"].targets
+    assert data.target_mean is not None and data.target_std is not None
     np.testing.assert_allclose((data.target_mean, data.target_std), (train.mean(axis=0), train.std(axis=0)), rtol=1e-5)
     assert data.classes is None and data.num_outputs == 1
 
@@ -125,7 +126,8 @@ def test_given_stats_must_be_finite_and_fit() -> None:
 
 def test_constant_features_keep_their_scale() -> None:
     features = np.random.default_rng(0).normal(5, 2, (1000, 4)).astype(np.float32)
-    features[:, 1], features[:, 3] = 0.1, 1e6  # whose float sums are not exact
+    features[:, 1], features[:, 3] = 0.1, 1e6
+    features[0, 3] = np.nextafter(np.float32(1e6), np.float32(0))  # float32 cannot tell less apart
     data = finish(table(features, np.zeros((1000, 1), np.float32)))
     assert data.notes == ["2 constant features (std 0): centred, not scaled"]
     assert data.std is not None and data.std[[1, 3]].tolist() == [1, 1] and 1.9 < data.std[0] < 2.1
@@ -143,5 +145,6 @@ def test_float_images_have_stats_per_channel() -> None:
 
 def test_constant_target_keeps_its_scale() -> None:
     data = table(X, Y + 7)
-    standardise_targets(data)
+    data.standardise = True
+    finish(data)
     assert data.target_mean == [7] and data.target_std == [1]

@@ -33,7 +33,7 @@ def train(config: Train, folder: RunDir, console: Console) -> dict[str, Any]:
         report.end({name: value for name, value in result.items() if name != "objective"})
     finally:
         console.stop_bar()
-    show_result(result, folder.path, console)
+    show_result(result, folder.path, console, config.plugins)
     return {**finite(result), "metrics": {split: scalars(m) for split, m in result["metrics"].items()}}
 
 
@@ -74,7 +74,7 @@ def conclude(run: Run, data: Data, checkpoints: build.Checkpoints) -> dict[str, 
     }
 
 
-def show_result(result: dict[str, Any], path: Path, console: Console) -> None:
+def show_result(result: dict[str, Any], path: Path, console: Console, plugins: list[str]) -> None:
     """The last lines: the result, the run folder, what to type next; of a job of a sweep one line."""
     if console.as_json:
         console.say_json({"run": str(path), **result})
@@ -90,6 +90,8 @@ def show_result(result: dict[str, Any], path: Path, console: Console) -> None:
     shown = Path(path)
     if shown.is_relative_to(Path.cwd()):
         shown = shown.relative_to(Path.cwd())
-    name = shlex.quote(str(shown))
+    command = f"trainkit eval ckpt={shlex.quote(str(shown))}"
+    if plugins:  # a checkpoint never names them: they run code
+        command += " " + shlex.quote(f"plugins=[{','.join(plugins)}]")
     console.say(f"run folder: {shown}")
-    console.say(f"next:\n  trainkit eval ckpt={name}\n  trainkit eval ckpt={name} split=val")
+    console.say(f"next:\n  {command}\n  {command} split=val")

@@ -155,6 +155,8 @@ def _prepare(overrides: list[str], problems: list[str]) -> tuple[list[str], list
     for override in parsed.values():
         if override.key_or_group == "plugins":
             plugins = _names(override)
+        elif override.key_or_group == "hydra.mode":
+            problems.append("hydra.mode is set by trainkit: add -m for a sweep")
     return list(parsed), plugins
 
 

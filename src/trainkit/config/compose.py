@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from trainkit import registry
+from trainkit.config import folders
 from trainkit.config.check import check
 from trainkit.config.folders import packaged_conf
 from trainkit.config.frame import Eval, Frame, Train, groups
@@ -44,9 +45,12 @@ def parse(overrides: Sequence[str], problems: list[str]) -> dict[str, Override]:
                 break
             except (OverrideParseException, HydraException) as error:
                 reason = re.split(r"\n| expecting ", str(error))[0]
+            except RecursionError:
+                reason = "nested too deep"
         else:
             hint = "write key=value, and quote a value with special characters: 'key=\"value\"'"
-            problems.append(f"cannot read the override '{text}': {reason}; {hint}")
+            shown = text if len(text) <= 200 else f"{text[:200]}…"
+            problems.append(f"cannot read the override '{shown}': {reason}; {hint}")
     return parsed
 
 
@@ -77,6 +81,8 @@ def check_jobs(verb: str, overrides: Sequence[str], multirun: bool, problems: li
             problems += [fault for fault in faults if fault not in problems]
             if config is not None:
                 configs.append(config)
+    if not jobs:
+        problems.append("the sweep has no job: one of its ranges or choices is empty")
     if problems:
         raise ConfigError(*problems)
     return configs
@@ -117,6 +123,8 @@ def compose_checked(verb: str, overrides: list[str]) -> tuple[Frame | None, list
             problems.append(line)
             # what belongs to a wrong option is left out with it: its keys would be judged by another schema
             kept = [text for text in remaining if not _sets(text, key)]
+            if _runs_in_circle(error):  # every link of the circle would be reported as a fault of its own
+                kept = [text for text in kept if "${" not in text]
             if len(kept) == len(remaining):
                 return None, problems
             remaining = kept
@@ -133,6 +141,10 @@ def _sets(override: str, key: str | None) -> bool:
     return key is not None and (name == key or name.startswith(f"{key}.") or override == key)
 
 
+def _runs_in_circle(error: Exception) -> bool:
+    return str(error).startswith("Recursive interpolation")  # OmegaConf has no class of its own for it
+
+
 def explain(error: Exception) -> tuple[str, str | None]:
     """One line for a composition error, and the config key (or override) at fault where it is known."""
     if isinstance(error, MissingConfigException):
@@ -143,8 +155,14 @@ def explain(error: Exception) -> tuple[str, str | None]:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(cause, OmegaConfBaseException):
         key = cause.full_key or None
-        reason = str(cause).splitlines()[0]
+        reason = "its interpolation ${…} runs in a circle" if _runs_in_circle(cause) else str(cause).splitlines()[0]
         return (f"{key}: {reason}" if key else reason), key
+    if match := re.fullmatch(r"Could not delete from config. '([\w.]+)' does not exist.", first):
+        key = match.group(1)
+        return f"~{key}: there is no such key to remove; see --cfg job", key
+    if match := re.fullmatch(r"Ambiguous value for argument '((.+)=(.*))'", first):
+        text, key, value = match.groups()
+        return f"{text} is a choice of values: add -m for a sweep, or write {key}=[{value}] for a list", key
     if isinstance(error, ConfigCompositionException) and (match := re.search(r"'\+?([\w./@]+)", first)):
         return first, match.group(1)
     return first, None
@@ -154,10 +172,12 @@ def _explain_missing(error: MissingConfigException) -> tuple[str, str | None]:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return f"there is no config named '{option}'", None
-    known = [name for name in error.options or [] if not name.startswith(OPTION)]
+    # Hydra lists no options when it is a file's own `defaults:` that names the missing one
+    options = error.options or list(folders.options(group, folders.TrainkitSearchPath.folders))
+    known = [name for name in options if not name.startswith(OPTION)]
     line = unknown(f"{group}=…: option", option, known)
-    if group == "device" and re.fullmatch(r"(cpu|cuda):\d+", option):
-        line = f"device={option} is not known; write device=cuda device.index={option.partition(':')[2]}"
+    if group == "device" and re.fullmatch(r"cpu:\d+", option):
+        line = f"device={option}: the CPU has no index; use device=cpu, with device.threads=N for its threads"
     return line, group
 
 

@@ -17,6 +17,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from trainkit import registry
 from trainkit.errors import ConfigError
@@ -131,7 +132,8 @@ def read_text(file: Path) -> str:
             raise ConfigError(f"{file}: larger than {MAX_BYTES:,} bytes; a config file is a page of YAML")
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8 text (byte {error.start}: {error.reason})") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{file}:{line}: not UTF-8 text ({error.reason})") from error
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
 
@@ -142,6 +144,11 @@ def read_yaml(text: str, file: Path) -> dict[str, Any]:
         if "&" in text:
             _refuse_bomb(yaml.compose(text, Loader=yaml.SafeLoader), file)
         node: Any = OmegaConf.create(text) if text.strip() else {}
+    except RecursionError as error:
+        raise ConfigError(f"{file}: nested too deep for a config") from error
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"{file}: {where}{str(error).splitlines()[0]}") from error
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{file}{line}: {error.problem or error.context}") from error

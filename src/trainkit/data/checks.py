@@ -9,7 +9,7 @@ from trainkit.errors import DataError
 
 
 def finish(data: Data) -> Data:
-    """Check every split and fill in `mean` and `std` from the train split where they are None; returns `data`.
+    """Check every split and compute what is missing of the train split's statistics; returns `data`.
 
     A constant feature or channel gets std 1 and a note, so that scaling never divides by zero. Classes that a split
     has no sample of are noted too. Raises DataError naming the split and the row of the first fault.
@@ -46,13 +46,6 @@ def check_split(split: Split, task: Task, num_classes: int | None, where: str) -
         _check_labels(targets, num_classes or 0, where)
     else:
         _check_target_rows(targets, task, num_classes, where)
-
-
-def standardise_targets(data: Data) -> None:
-    """Set `target_mean` and `target_std` of a regression from its train split; a constant target keeps its scale."""
-    targets = data.splits["train"].targets
-    mean, std = input_stats(targets)
-    data.target_mean, data.target_std = mean, np.where(_is_constant(mean, std), np.float32(1), std)
 
 
 def _check_finite(values: Array, where: str) -> None:
@@ -102,6 +95,9 @@ def _complete_stats(data: Data) -> None:
         count = int(constant.sum())
         data.notes.append(f"{count} constant {what}{'s' if count > 1 else ''} (std 0): centred, not scaled")
         data.std = np.where(constant, np.float32(1), data.std)
+    if data.standardise:  # a constant target keeps its scale
+        mean, std = input_stats(data.splits["train"].targets)
+        data.target_mean, data.target_std = mean, np.where(_is_constant(mean, std), np.float32(1), std)
 
 
 def _channel_stats(inputs: Array) -> tuple[Array, Array]:

@@ -42,8 +42,8 @@ class Data:
     classes: names, for classification, soft and multilabel; None for regression.
     mean, std: of the inputs, float32, one value per channel or feature. Pixels count as value / 255. Left None, they
     are computed from the train split.
-    target_mean, target_std: regression only, one value per target; targets are standardised by them for training and
-    metrics are reported in the original unit. None leaves the targets as they are.
+    standardise: regression only: train on targets standardised by `target_mean` and `target_std` (one value per target,
+    computed from the train split), and report metrics in the original unit.
     notes: what the user should be told once (samples left out, classes missing in a split).
     """
 
@@ -53,6 +53,7 @@ class Data:
     classes: list[str] | None = None
     mean: Array | None = None
     std: Array | None = None
+    standardise: bool = False
     target_mean: Array | None = None
     target_std: Array | None = None
     notes: list[str] = dataclasses.field(default_factory=list)

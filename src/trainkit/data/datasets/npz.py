@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from trainkit.data.checks import check_split, standardise_targets
+from trainkit.data.checks import check_split
 from trainkit.data.splits import Array, Data, Split, Task, hold_out
 from trainkit.errors import DataError
 from trainkit.registry import register
@@ -56,10 +56,8 @@ def npz(
         where = f"{file} ({split})"
         splits[split] = Split(_inputs(x, where), _targets(y, chosen, names, where))
         check_split(splits[split], chosen, None if names is None else len(names), where)
-    data = Data("npz", chosen, splits, classes=names, notes=notes)
+    data = Data("npz", chosen, splits, classes=names, notes=notes, standardise=chosen == "regression")
     hold_out(data, "test", test_fraction, split_seed)
-    if chosen == "regression":
-        standardise_targets(data)
     return data
 
 

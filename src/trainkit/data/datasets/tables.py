@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from trainkit.data.checks import standardise_targets
 from trainkit.data.splits import Array, Data, Split, hold_out
 from trainkit.errors import DataError
 from trainkit.registry import register
@@ -51,9 +50,8 @@ def diabetes(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) 
     """442 patients: 10 raw measurements, float32 (N, 10); regression of disease progression, (N, 1)."""
     features = _read("diabetes_data_raw.csv.gz").astype(np.float32)
     targets = _read("diabetes_target.csv.gz").astype(np.float32).reshape(-1, 1)
-    data = Data("diabetes", "regression", {"train": Split(features, targets)})
+    data = Data("diabetes", "regression", {"train": Split(features, targets)}, standardise=True)
     hold_out(data, "test", test_fraction, split_seed)
-    standardise_targets(data)
     return data
 
 

@@ -1,0 +1,117 @@
+"""Batches: every sample once, in the order of (seed, epoch), normalised; augmentation a function of (seed, step)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trainkit import registry
+from trainkit.data.checks import finish
+from trainkit.data.loaders import Normalize, ResidentLoader
+from trainkit.data.splits import Data, Split, hold_out, input_stats, split_indices
+from trainkit.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+def images(count: int = 21, size: int = 6) -> Data:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+    labels = np.arange(count) % 3
+    return finish(Data("made", "classification", {"train": Split(pixels, labels)}, classes=["a", "b", "c"]))
+
+
+def loader(data: Data, batch_size: int, **options: object) -> ResidentLoader:
+    return ResidentLoader(data.splits["train"], batch_size, Normalize(data, CPU), CPU, **options)  # type: ignore[arg-type]
+
+
+def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_alone() -> None:
+    data = images()
+    index = torch.arange(21)
+    data.splits["train"].targets = index.numpy()
+    first = torch.cat([targets for _, targets in loader(data, 4).epoch(0, 0)])
+    assert sorted(first.tolist()) == index.tolist()
+    other_batches = torch.cat([targets for _, targets in loader(data, 5).epoch(0, 99)])
+    assert torch.equal(first, other_batches)
+    assert not torch.equal(first, torch.cat([t for _, t in loader(data, 4).epoch(1, 0)]))
+    assert not torch.equal(first, torch.cat([t for _, t in loader(data, 4, seed=1).epoch(0, 0)]))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(4, [4, 4, 4, 4, 5]), (5, [5, 5, 5, 6]), (6, [6, 6, 6, 3]), (21, [21]), (50, [21])]
+)
+def test_a_lone_last_sample_joins_the_batch_before_it(batch_size: int, sizes: list[int]) -> None:
+    batches = loader(images(), batch_size)
+    assert [len(targets) for _, targets in batches.epoch(0, 0)] == sizes
+    assert batches.steps_per_epoch == len(sizes)
+    assert sum(len(targets) for _, targets in batches) == 21
+
+
+def test_batches_of_one_stay_batches_of_one() -> None:
+    assert [len(targets) for _, targets in loader(images(3), 1).epoch(0, 0)] == [1, 1, 1]
+
+
+def test_normalised_training_inputs_have_mean_0_and_std_1() -> None:
+    (batch, _), *rest = loader(images(), 50)
+    assert not rest
+    assert batch.dtype == torch.float32
+    assert torch.allclose(batch.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(batch.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
+
+
+def test_flip_crop_against_one_image_at_a_time() -> None:
+    augment = registry.get("augment", "flip_crop").build(flip=0.5, padding=2)
+    pixels = torch.from_numpy(images(64).splits["train"].inputs)
+    changed = augment(pixels, torch.Generator().manual_seed(3))
+    assert changed.dtype == torch.uint8
+    padded = torch.nn.functional.pad(pixels, (2,) * 4)
+    seen = set()
+    for image, result in zip(padded, changed, strict=True):
+        found = [
+            (mirrored, y, x)
+            for mirrored in (False, True)
+            for y in range(5)
+            for x in range(5)
+            if torch.equal(crop(image, mirrored, y, x), result)
+        ]
+        assert len(found) == 1
+        seen.add(found[0])
+    assert len(seen) > 25  # of 50 possible ones, in 64 draws
+
+
+def crop(padded: torch.Tensor, mirrored: bool, y: int, x: int) -> torch.Tensor:
+    inner = padded[:, 2:-2, 2:-2].flip(2) if mirrored else padded[:, 2:-2, 2:-2]
+    return torch.nn.functional.pad(inner, (2,) * 4)[:, y : y + 6, x : x + 6]
+
+
+def test_augmentation_is_a_function_of_seed_and_step() -> None:
+    augment = registry.get("augment", "flip_crop").build()
+    batches = loader(images(), 4, augment=augment)
+    first = [inputs for inputs, _ in batches.epoch(0, 0)]
+    again = [inputs for inputs, _ in batches.epoch(0, 0)]
+    later = [inputs for inputs, _ in batches.epoch(0, 5)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, later, strict=True))
+
+
+def test_split_indices_are_stratified_disjoint_and_fixed() -> None:
+    labels = np.repeat([0, 1, 2, 3], [100, 50, 9, 1])
+    kept, held = split_indices(labels, 160, 0.1, 0, "val")
+    assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(160))
+    assert np.bincount(labels[held], minlength=4).tolist() == [10, 5, 1, 0]
+    assert np.array_equal(held, split_indices(labels, 160, 0.1, 0, "val")[1])
+    assert not np.array_equal(held, split_indices(labels, 160, 0.1, 1, "val")[1])
+    assert not np.array_equal(held, split_indices(labels, 160, 0.1, 0, "test")[1])
+
+
+def test_too_few_samples_to_hold_out() -> None:
+    with pytest.raises(DataError, match=r"3 samples are too few to hold out 0\.1 as val"):
+        hold_out(images(3), "val", 0.1, 0)
+
+
+def test_input_stats_of_pixels_are_exact() -> None:
+    pixels = images(500, 20).splits["train"].inputs
+    mean, std = input_stats(pixels)
+    assert np.allclose(mean, (pixels / 255).mean(axis=(0, 2, 3)), rtol=1e-6)
+    assert np.allclose(std, (pixels / 255).std(axis=(0, 2, 3)), rtol=1e-6)

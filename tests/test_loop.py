@@ -1,0 +1,139 @@
+"""What must not change the numbers, and what must stop a run. Real runs of the real command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainkit import checkpoint, registry
+from trainkit.cli import main
+from trainkit.loop import Monitor
+
+QUICK = ["device=cpu", "device.threads=1", "epochs=2"]
+
+
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def train(*words: str) -> Path:
+    before = set(Path("outputs/train").glob("*"))
+    assert main(["train", *QUICK, *words]) == 0
+    (run,) = set(Path("outputs/train").glob("*")) - before
+    return run
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(run / "checkpoints" / "last.safetensors")[0]
+
+
+def result(run: Path) -> dict[str, Any]:
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "completed"
+    return dict(status["result"])
+
+
+def same(a: Path, b: Path) -> bool:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+BUSY = ["model=cnn", "model.dropout=0.3", "model.norm=batch", "augment=flip_crop", "augment.padding=1", "optim=adam"]
+
+
+def test_same_seed_same_bits_other_seed_other_bits() -> None:
+    first = train(*BUSY)
+    assert same(first, train(*BUSY))
+    assert not same(first, train(*BUSY, "seed=1"))
+
+
+def test_logging_and_validation_do_not_touch_the_numbers() -> None:
+    assert same(train(*BUSY), train(*BUSY, "log_every=1", "monitor=loss", "topk=2"))
+
+
+def test_a_longer_run_begins_with_the_shorter_one() -> None:
+    short, long = train(*BUSY), train(*BUSY, "epochs=3")
+    rows = [(run / "results.csv").read_text().splitlines()[1:3] for run in (short, long)]
+    times_apart = [[row.split(",")[:2] + row.split(",")[3:] for row in lines] for lines in rows]
+    assert times_apart[0] == times_apart[1]
+
+
+def test_eval_repeats_the_run_exactly() -> None:
+    run = train(*BUSY)
+    for split in ("val", "test"):
+        assert main(["eval", f"ckpt={run}", f"split={split}"]) == 0
+        (folder,) = Path("outputs/eval").glob("*")
+        repeated = json.loads((folder / "status.json").read_text())["result"]["metrics"][split]
+        assert repeated == result(run)["metrics"][split]
+        folder.rename(f"done-{split}")
+
+
+def test_early_stopping_and_the_best_checkpoint() -> None:
+    run = train("epochs=40", "patience=2", "optim.lr=0.5", "monitor=loss")
+    facts = result(run)
+    assert facts["epochs"] == facts["best_epoch"] + 2 < 40
+    _, best = checkpoint.load(run / "checkpoints" / "best.safetensors")
+    _, last = checkpoint.load(run / "checkpoints" / "last.safetensors")
+    assert best["progress"]["epoch"] == facts["best_epoch"]
+    assert last["progress"]["epoch"] == facts["epochs"]
+    losses = [float(row.split(",")[6]) for row in (run / "results.csv").read_text().splitlines()[1:]]
+    assert min(losses) == losses[facts["best_epoch"] - 1]
+
+
+def test_clip_bounds_the_first_update() -> None:
+    words = ["epochs=1", "batch_size=2000", "optim.momentum=0", "optim.lr=1", "clip=0.01", "model=linear"]
+    after = weights(train(*words))
+    start = weights(train(*words[:3], "optim.lr=1e-30", "model=linear"))
+    moved = torch.cat([(after[name] - start[name]).flatten() for name in after if name.startswith("model/")])
+    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *QUICK, "dataset=diabetes", "model=linear", "optim.lr=1e18", "epochs=30"]) == 5
+    error = capfd.readouterr().err
+    assert error.startswith("trainkit: error: the ")
+    assert "lower optim.lr" in error
+    (run,) = Path("outputs/train").iterdir()
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+    for file in (run / "checkpoints").iterdir():
+        assert all(torch.isfinite(tensor).all() for tensor in checkpoint.load(file)[0].values())
+
+
+def test_no_val_monitors_the_training_split() -> None:
+    facts = result(train("val_fraction=0"))
+    assert facts["monitor"] == "train/accuracy"
+    assert set(facts["metrics"]) == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "metric"),
+    [("wine", "accuracy"), ("breast_cancer", "macro_f1"), ("iris", "accuracy"), ("diabetes", "r2"), ("synthetic", "rmse")],
+)
+def test_tables_train_with_the_loss_of_their_task(dataset: str, metric: str) -> None:
+    facts = result(train(f"dataset={dataset}", "optim.lr=0.01"))
+    assert metric in facts["metrics"]["test"]
+
+
+WORDS = {"radam": ["optim.lr=0.01"], "lbfgs": ["optim.lr=0.5", "batch_size=2000"]}
+
+
+@pytest.mark.parametrize("optim", registry.names("optim"))
+def test_every_optimizer_trains(optim: str) -> None:
+    facts = result(train(f"optim={optim}", "epochs=4", *WORDS.get(optim, [])))
+    assert facts["metrics"]["test"]["accuracy"] > 0.6
+
+
+def test_monitor_takes_the_first_of_equals_and_never_nan() -> None:
+    monitor = Monitor("accuracy", "max")
+    assert not monitor.record(float("nan"), 1)
+    assert monitor.record(0.5, 2)
+    assert not monitor.record(0.5, 3)
+    assert not monitor.record(float("nan"), 4)
+    assert monitor.record(0.6, 5)
+    assert (monitor.best, monitor.best_epoch) == (0.6, 5)
