@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import logging
@@ -12,14 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 ROOT = Path(__file__).parent.parent
 if importlib.util.find_spec("trainkit") is None:  # a checkout that is not installed
     sys.path.insert(0, str(ROOT / "src"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+elif "PYTHONPATH" in os.environ:  # `PYTHONPATH=src pytest`: the commands run in other folders
+    places = os.environ["PYTHONPATH"].split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(place) for place in places if place)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+CommandHere = Callable[..., Outcome]
 
 
 def clean_environment() -> dict[str, str]:
@@ -47,27 +52,56 @@ def trainkit(tmp_path: Path) -> Command:
             env=clean_environment() | (env or {}),
             capture_output=True,
             text=True,
+            encoding="utf-8",
             timeout=120,
         )
 
     return run
 
 
+@contextlib.contextmanager
+def process_restored() -> Iterator[None]:
+    """Take away what a command leaves in a process that it does not expect to share with another one.
+
+    The log handlers of the jobs, the options that `eval` puts into Hydra's store, plugins, and `sys.argv`.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    from trainkit import registry
+
+    for group in registry.FAMILIES:
+        registry.names(group)
+    argv, path, components = sys.argv, list(sys.path), dict(registry._components)
+    handlers, level = list(logging.root.handlers), logging.root.level
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:] = argv, path
+        for key in registry._components.keys() - components.keys():
+            sys.modules.pop(registry._components.pop(key).build.__module__, None)
+        for group in ("ckpt", *registry.FAMILIES):
+            ConfigStore.instance().repo.pop(group, None)
+        for handler in set(logging.root.handlers) - set(handlers):
+            handler.close()
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+
+
 @pytest.fixture
 def trainkit_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Outcome]]:
-    """`trainkit_here("train", …)` in this process and `tmp_path`: saves the seconds that importing torch takes.
+) -> Iterator[CommandHere]:
+    """`trainkit_here("train", …)` in `tmp_path` and in this process: saves the seconds that importing torch takes.
 
     Whatever the command does, Hydra must be left as if it had never been used.
     """
+    from hydra.core.global_hydra import GlobalHydra
+
     from trainkit.cli import main
 
-    for name in os.environ:
-        if name.startswith(("TRAINKIT_", "HYDRA_")):
-            monkeypatch.delenv(name)
+    for name in set(os.environ) - set(clean_environment()):
+        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
 
     def run(*words: str) -> Outcome:
         capfd.readouterr()
@@ -75,15 +109,14 @@ def trainkit_here(
         assert not GlobalHydra.instance().is_initialized()
         return Outcome(code, *capfd.readouterr())
 
-    with fresh_logging():
+    with process_restored():
         yield run
 
 
-@dataclasses.dataclass
-class fresh_logging:  # noqa: N801  used as a function
-    """Take away the log handlers that a job adds, and close their files."""
-
-    before: list[logging.Handler] = dataclasses.field(default_factory=list)
-
-    def __enter__(self) -> None:
-        self.before = list(logging.root.handlers)
+@pytest.fixture(scope="session")
+def datasets() -> Path:
+    """The folder of real data sets: `$TRAINKIT_DATA`, else shared/datasets beside the project. Skips without one."""
+    folder = Path(os.environ.get("TRAINKIT_DATA") or ROOT.parent / "shared" / "datasets")
+    if not folder.is_dir():
+        pytest.skip(f"no folder of real data sets: {folder} does not exist; set TRAINKIT_DATA")
+    return folder

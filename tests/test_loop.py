@@ -113,7 +113,13 @@ def test_no_val_monitors_the_training_split() -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "metric"),
-    [("wine", "accuracy"), ("breast_cancer", "macro_f1"), ("iris", "accuracy"), ("diabetes", "r2"), ("synthetic", "rmse")],
+    [
+        ("wine", "accuracy"),
+        ("breast_cancer", "macro_f1"),
+        ("iris", "accuracy"),
+        ("diabetes", "r2"),
+        ("synthetic", "rmse"),
+    ],
 )
 def test_tables_train_with_the_loss_of_their_task(dataset: str, metric: str) -> None:
     facts = result(train(f"dataset={dataset}", "optim.lr=0.01"))
@@ -129,11 +135,14 @@ def test_every_optimizer_trains(optim: str) -> None:
     assert facts["metrics"]["test"]["accuracy"] > 0.6
 
 
-def test_monitor_takes_the_first_of_equals_and_never_nan() -> None:
+def test_monitor_breaks_ties_by_loss_and_never_takes_nan() -> None:
     monitor = Monitor("accuracy", "max")
-    assert not monitor.record(float("nan"), 1)
-    assert monitor.record(0.5, 2)
-    assert not monitor.record(0.5, 3)
-    assert not monitor.record(float("nan"), 4)
-    assert monitor.record(0.6, 5)
-    assert (monitor.best, monitor.best_epoch) == (0.6, 5)
+    assert not monitor.record(float("nan"), 0.1, 1)
+    assert monitor.record(0.5, 0.9, 2)
+    assert not monitor.record(0.5, 0.9, 3)
+    assert monitor.record(0.5, 0.8, 4)
+    assert not monitor.record(0.4, 0.1, 5)
+    assert not monitor.record(float("nan"), 0.1, 6)
+    assert monitor.record(0.6, 2.0, 7)
+    assert (monitor.best, monitor.best_epoch) == (0.6, 7)
+    assert [Monitor("loss", "min", 1.0, 1.0, 1).record(value, value, 2) for value in (0.9, 1.1)] == [True, False]

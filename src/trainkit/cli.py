@@ -55,6 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has left (`| head`); what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        # A bug of ours, or of a plugin that Hydra loads (a launcher, a sweeper).
+        if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
+            raise
+        reason = (str(error).splitlines() or [""])[0]
+        hint = "set TRAINKIT_FULL_ERROR=1 for the traceback"
+        print(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", file=sys.stderr)
+        return 1
 
 
 def dispatch(words: list[str]) -> int:

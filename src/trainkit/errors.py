@@ -67,4 +67,5 @@ def unknown(what: str, word: str, known: Iterable[str], prefix: str = "") -> str
     names = list(known)
     close = nearest(word, names)
     hint = f" (did you mean {prefix}{close}?)" if close else ""
-    return f"{what} '{prefix}{word}' is not known{hint}; choose from: {', '.join(names) or 'nothing'}"
+    choices = f"choose from: {', '.join(names)}" if names else "it has none"
+    return f"{what} '{prefix}{word}' is not known{hint}; {choices}"

@@ -30,19 +30,22 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Monitor:
-    """The metric that chooses the best epoch. Not-a-number is never best."""
+    """The metric that chooses the best epoch; of equals, the one of lower loss. Not-a-number is never best."""
 
     metric: str
     mode: str  # "min" or "max"
     best: float | None = None
+    best_loss: float = math.inf
     best_epoch: int = 0
 
-    def record(self, value: float, epoch: int) -> bool:
-        """Take note of an epoch's value; True when it is the best so far."""
-        sign = 1 if self.mode == "max" else -1
-        if math.isnan(value) or (self.best is not None and sign * value <= sign * self.best):
+    def record(self, value: float, loss: float, epoch: int) -> bool:
+        """Take note of an epoch's value and loss; True when it is the best so far."""
+        sign = -1 if self.mode == "max" else 1
+        if math.isnan(value):
             return False
-        self.best, self.best_epoch = value, epoch
+        if self.best is not None and (sign * value, loss) >= (sign * self.best, self.best_loss):
+            return False
+        self.best, self.best_loss, self.best_epoch = value, loss, epoch
         return True
 
 
@@ -83,7 +86,8 @@ def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
         run.epoch += 1
         val = evaluate(run.model, run.loss_fn, run.val, run.meter(True)) if run.val else None
         refuse_non_finite(run, train, val)
-        is_best = run.monitor.record(_number(val or train, run.monitor.metric), run.epoch)
+        judged = val or train
+        is_best = run.monitor.record(_number(judged, run.monitor.metric), _number(judged, "loss"), run.epoch)
         checkpoints.save(run, train, val, is_best)
         report.epoch(run, train, val, is_best)
         if run.patience is not None and run.epoch - run.monitor.best_epoch >= run.patience:
@@ -150,14 +154,14 @@ def refuse_non_finite(run: Run, train: Metrics, val: Metrics | None) -> None:
     """Raise NumericsError unless the losses of the epoch and all weights are finite."""
     for split, metrics in (("train", train), ("val", val)):
         if metrics is not None and not math.isfinite(_number(metrics, "loss")):
-            raise NumericsError(f"the {split} loss is {metrics['loss']} in epoch {run.epoch} (by {_where(run)})")
+            raise NumericsError(f"the {split} loss is {metrics['loss']} in epoch {run.epoch} {_where(run)}")
     for name, tensor in run.model.state_dict().items():
         if not torch.isfinite(tensor).all():
-            raise NumericsError(f"the weights {name} are not finite in epoch {run.epoch} (by {_where(run)})")
+            raise NumericsError(f"the weights {name} are not finite in epoch {run.epoch} {_where(run)}")
 
 
 def _where(run: Run) -> str:
-    return f"step {run.step}, lr {run.lr:g}); lower optim.lr, add warm-up (schedule.warmup=1), or set clip=1"
+    return f"(by step {run.step}, lr {run.lr:g}); lower optim.lr, add warm-up (schedule.warmup=1), or set clip=1"
 
 
 def _number(metrics: Metrics, name: str) -> float:

@@ -97,6 +97,11 @@ class RunDir:
         storage.replace_json(self.path / name, value)
 
 
+def shown(path: Path) -> str:
+    """A folder as a person would type it: relative where it lies below the current one."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def read_status(path: Path) -> dict[str, Any]:
     """The status of a run folder, or an empty mapping when there is none."""
     try:

@@ -77,7 +77,8 @@ def set_flags(threads: int | None, deterministic: bool, cudnn: Cudnn) -> None:
     """Set the process-wide flags of torch to exactly these values."""
     import torch
 
-    torch.set_num_threads(_default_threads() if threads is None else threads)
+    default = _default_threads()  # before the first job sets another number
+    torch.set_num_threads(default if threads is None else threads)
     if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call imports torch._inductor: 1.5 s
         torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.enabled = cudnn.enabled
@@ -88,9 +89,10 @@ def set_flags(threads: int | None, deterministic: bool, cudnn: Cudnn) -> None:
 
 @functools.cache
 def _default_threads() -> int:
+    """What torch chose at the start of this process: read once, and kept."""
     import torch
 
-    return torch.get_num_threads()  # read once, before any job has set it
+    return torch.get_num_threads()
 
 
 def _cpu_name() -> str:

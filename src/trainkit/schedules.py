@@ -2,7 +2,7 @@
 
 Epoch-wise schedules (step, multistep, exponential) change at epoch boundaries, like the torch.optim.lr_scheduler
 class of that name stepped once per epoch. Step-wise ones (cosine, linear, polynomial) run over the steps after the
-warm-up and reach `final` at the last step. `warmup` is in epochs: over its W steps the factor is multiplied by
+warm-up and reach `final` at the end of the run. `warmup` is in epochs: over its W steps the factor is multiplied by
 1/W, 2/W, ..., 1 (Goyal et al. 2017, arXiv:1706.02677); every builder raises ConfigError when it is longer than the
 run.
 """
@@ -145,11 +145,11 @@ def _warmed_up(factor: Factor, warmup_steps: int) -> Factor:
 
 
 def _decay(total_steps: int, warmup_steps: int, final: float, curve: Callable[[float], float]) -> Factor:
-    # `curve` falls from 1 at progress 0 to 0 at progress 1, which is the last step.
-    last = max(total_steps - 1 - warmup_steps, 1)
+    # `curve` falls from 1 at progress 0 to 0 at progress 1, the end of the run: the last step still moves the weights.
+    steps = max(total_steps - warmup_steps, 1)
 
     def factor(step: int) -> float:
-        progress = min(max(step - warmup_steps, 0) / last, 1.0)
+        progress = min(max(step - warmup_steps, 0) / steps, 1.0)
         return final + (1 - final) * curve(progress)
 
     return _warmed_up(factor, warmup_steps)

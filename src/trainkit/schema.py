@@ -147,8 +147,9 @@ def convert(value: Any, annotation: Any, key: str, problems: list[str]) -> Any:
             problems.append(unknown(f"{key}: value", str(value), map(str, get_args(base))))
         return value
     if isinstance(base, type) and dataclasses.is_dataclass(base) and isinstance(value, (dict, base)):
-        node = value if isinstance(value, dict) else plain(value)
-        return base(**check_node(node, schema_of(base), key, problems)) if node is not None else value
+        before = len(problems)
+        fields = check_node(value if isinstance(value, dict) else plain(value), schema_of(base), key, problems)
+        return base(**fields) if len(problems) == before else value
     return _convert_scalar(value, base, bounds, annotation, key, problems)
 
 

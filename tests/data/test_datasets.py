@@ -212,7 +212,7 @@ DEAD = "http://127.0.0.1:9/"  # the discard port, where nothing listens: a conne
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("mnist", "into {}/MNIST/raw: http://127.0.0.1:9/train-images-idx3-ubyte.gz, "),
+        ("mnist", "into {}/MNIST/raw: train-images-idx3-ubyte.gz, "),
         ("emnist", "into {}/EMNIST/raw: http://127.0.0.1:9/gzip.zip"),
         ("cifar10", "get http://127.0.0.1:9/cifar.tar.gz by hand and unpack it in {}"),
         ("svhn", "into {}: http://127.0.0.1:9/train, http://127.0.0.1:9/test"),

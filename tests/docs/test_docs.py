@@ -16,11 +16,14 @@ that file first; one after `<!-- needs: mnist -->` is run only where the MNIST f
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,7 @@ from trainkit import registry
 ROOT = Path(__file__).resolve().parents[2]
 PLAY = Path(__file__).with_name("play.py")
 DATA = Path(os.environ.get("TRAINKIT_DATA", ROOT.parent / "shared" / "datasets"))
+MNIST = DATA / "MNIST" / "raw"
 BREAK = "\x1f"
 DOCUMENTS = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<key>file|needs): (?P<value>\S+) -->\n)?```(?P<language>\w+)\n(?P<body>.*?)\n```", re.S)
@@ -44,6 +48,9 @@ class Command:
     text: str
     shown: list[str] = dataclasses.field(default_factory=list)
     code: int = 0
+
+
+Played = dict[tuple[str, str | None], "Future[list[tuple[Command, str, int]]]"]
 
 
 def files(document: str) -> dict[str, str]:
@@ -70,12 +77,12 @@ def blocks(document: str) -> list[re.Match[str]]:
 def transcript(body: str) -> list[Command]:
     """The commands of a ```console block."""
     found: list[Command] = []
-    for line in body.splitlines():
+    for line in body.replace(" \\\n", " ").splitlines():
         if line.startswith("$ "):
             found.append(Command("run", line[2:]))
         else:
             found[-1].shown.append(line)
-    for command, after in zip(found, found[1:], strict=False):
+    for command, after in itertools.pairwise(found):
         if after.text == "echo $?":
             command.code = int(after.shown[0])
     return [command for command in found if command.text != "echo $?"]
@@ -122,14 +129,23 @@ def missing(command: Command, output: str) -> list[str]:
     return [line for line, pattern in patterns.items() if not any(re.fullmatch(pattern, text) for text in real)]
 
 
-@pytest.mark.parametrize("needs", [None, "mnist"])
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_prints_what_is_shown(document: str, needs: str | None, tmp_path: Path) -> None:
-    if not commands(document, needs):
-        pytest.skip("nothing to run")
-    if needs == "mnist" and not (DATA / "MNIST" / "raw").is_dir():
+@pytest.fixture(scope="module")
+def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    """The outcomes of all chosen documents, two of them running at a time."""
+    items = [item for item in request.session.items if "played" in getattr(item, "fixturenames", ())]
+    chosen = [(item.callspec.params["document"], item.callspec.params["needs"]) for item in items]
+    chosen = [(document, needs) for document, needs in chosen if needs is None or MNIST.is_dir()]
+    with ThreadPoolExecutor(2) as pool:
+        yield {key: pool.submit(play, *key, tmp_path_factory.mktemp("scratch")) for key in chosen}
+
+
+@pytest.mark.parametrize(
+    ("document", "needs"), [(name, needs) for name in DOCUMENTS for needs in (None, "mnist") if commands(name, needs)]
+)
+def test_every_command_prints_what_is_shown(document: str, needs: str | None, played: Played) -> None:
+    if (document, needs) not in played:
         pytest.skip(f"no MNIST under {DATA}; set TRAINKIT_DATA")
-    for command, output, code in play(document, needs, tmp_path):
+    for command, output, code in played[document, needs].result():
         assert code == command.code, f"$ {command.text}\n{output}"
         assert missing(command, output) == [], f"$ {command.text}\n{output}"
         assert "Warning" not in output, f"$ {command.text}\n{output}"
@@ -198,14 +214,17 @@ def test_groups_of_the_readme_are_those_of_conf() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)=` \| (.+?) \|", text, re.M)
     shown = {group: sorted(re.findall(r"`(\w+)`", options)) for group, options in rows}
-    assert shown == {group: sorted(p.stem for p in (ROOT / "conf" / group).glob("*.yaml")) for group in registry.FAMILIES}
+    assert shown == {
+        group: sorted(p.stem for p in (ROOT / "conf" / group).glob("*.yaml")) for group in registry.FAMILIES
+    }
     defaults = {group: re.findall(r"\*\*`(\w+)`\*\*", options) for group, options in rows}
     for group in registry.FAMILIES:
         assert f"  - {group}: {defaults[group][0]}\n" in (ROOT / "conf" / "train.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("document", "groups"), [("docs/data.md", ["dataset", "augment"]), ("docs/models.md", ["model", "loss", "optim", "schedule"])]
+    ("document", "groups"),
+    [("docs/data.md", ["dataset", "augment"]), ("docs/models.md", ["model", "loss", "optim", "schedule"])],
 )
 def test_every_option_is_described(document: str, groups: list[str]) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainkit import build, checkpoint, loop
+from trainkit import build, checkpoint, loop, rundir
 from trainkit.config.frame import Eval
 from trainkit.data.loaders import Normalize, ResidentLoader
 from trainkit.data.splits import Data
@@ -30,13 +30,15 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     loss_fn = build.build_loss(config, data, device)
     meter = build.build_meter(config, data, normalize, device, full=True)
     metrics = loop.evaluate(model, loss_fn, loader, meter)
-    result = finite({"objective": metrics["loss"], "split": split, "metrics": {split: metrics}})
+    best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
+    result = finite({**best, "split": split, "metrics": {split: metrics}})
     folder.write_json("metrics.json", result)
     if console.as_json:
         console.say_json({"run": str(folder.path), "ckpt": str(config.ckpt), **result})
     title = f"{split} of {data.name}, {len(data.splits[split]):,} samples, epoch {meta['progress']['epoch']}"
     for line in table(title, metrics):
         console.say(line)
+    console.say(f"run folder: {rundir.shown(folder.path)}")
     return {**result, "metrics": {split: scalars(metrics)}}
 
 

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from trainkit import build, checkpoint, loop
+from trainkit import build, checkpoint, loop, rundir
 from trainkit.config.frame import Train
 from trainkit.data.loaders import ResidentLoader
 from trainkit.data.splits import Data
@@ -28,6 +28,7 @@ def train(config: Train, folder: RunDir, console: Console) -> dict[str, Any]:
         run = build.build_run(config, data, device)
         announce(config, data, run, report, console)
         checkpoints = build.Checkpoints(folder.checkpoints, config, data)
+        console.start_clock()
         loop.fit(run, report, checkpoints)
         result = conclude(run, data, checkpoints)
         report.end({name: value for name, value in result.items() if name != "objective"})
@@ -40,7 +41,7 @@ def train(config: Train, folder: RunDir, console: Console) -> dict[str, Any]:
 def announce(config: Train, data: Data, run: Run, report: Report, console: Console) -> None:
     """The first lines: what is trained on what."""
     parameters = sum(p.numel() for p in run.model.parameters())
-    sizes = ", ".join(f"{name} {len(split):,}" for name, split in data.splits.items())
+    sizes = ", ".join(f"{name} {len(data.splits[name]):,}" for name in ("train", "val", "test") if name in data.splits)
     console.say(f"{data.name} {'x'.join(map(str, data.in_shape))}, {data.task}: {sizes} samples")
     console.say(
         f"{config.model.name} {parameters:,} parameters, {config.optim.name} lr {run.lr:g}, "
@@ -87,11 +88,8 @@ def show_result(result: dict[str, Any], path: Path, console: Console, plugins: l
     for split, metrics in result["metrics"].items():
         for line in table(f"{split}, best epoch {result['best_epoch']} by {result['monitor']}", metrics):
             console.say(line)
-    shown = Path(path)
-    if shown.is_relative_to(Path.cwd()):
-        shown = shown.relative_to(Path.cwd())
-    command = f"trainkit eval ckpt={shlex.quote(str(shown))}"
+    command = f"trainkit eval ckpt={shlex.quote(rundir.shown(path))}"
     if plugins:  # a checkpoint never names them: they run code
         command += " " + shlex.quote(f"plugins=[{','.join(plugins)}]")
-    console.say(f"run folder: {shown}")
+    console.say(f"run folder: {rundir.shown(path)}")
     console.say(f"next:\n  {command}\n  {command} split=val")

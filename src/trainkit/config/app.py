@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+import trainkit
 from trainkit import registry, rundir
 from trainkit.config import folders, stored
 from trainkit.config.compose import check_jobs, explain, parse
@@ -38,13 +40,21 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def flag_parser() -> FlagParser:
-    """The flags of trainkit's verbs: Hydra's own, and `--json`."""
+    """The flags of trainkit's verbs: Hydra's own, and `--json`.
+
+    `--config-path` is taken as another `--config-dir`: the packaged options stay within reach behind it.
+    """
     parser = FlagParser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("-cd", "--config-dir", action="append", default=[])
+    parser.add_argument("-cd", "--config-dir", "-cp", "--config-path", action="append", default=[])
+    parser.add_argument("-cn", "--config-name")
+    parser.add_argument("-r", "--run", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--experimental-rerun")
+    parser.add_argument("-sc", "--shell-completion", action="store_true")
+    parser.add_argument("--version", action="store_true")
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--hydra-help", action="store_true")
     parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
@@ -59,6 +69,11 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
     Raises TrainkitError for what is wrong before the first job starts.
     """
     flags = flag_parser().parse_intermixed_args(list(argv))
+    if flags.version:
+        print(f"trainkit {trainkit.__version__}, hydra {hydra.__version__}")
+        return 0
+    if flags.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun reads a pickle, which can run code; use a run's config.yaml instead")
     confs = folders.user_confs(flags.config_dir)
     folders.install(confs)
     problems: list[str] = []
@@ -74,20 +89,21 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
         overrides = stored.offer(overrides)
     if flags.multirun:
         overrides = defer_to_jobs(overrides)
-    if flags.cfg or flags.info or flags.hydra_help:
+    if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         if problems:
             raise ConfigError(*problems)
         return show_config(verb, [*overrides, *_hydra_flags(flags)])
-    configs = check_jobs(verb, overrides, flags.multirun, problems)
+    configs = check_jobs(verb, overrides, flags.multirun, problems, flags.config_name)
     job = Job(verb, target, plugins, ["trainkit", verb, *argv], asked, flags.json)
     own_folder = any(text.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for text in overrides)
     if flags.multirun:
         from trainkit.sweep.summary import run_sweep
 
-        return run_sweep(job, configs[0], overrides, own_folder, lambda args: call_hydra(verb, job, args))
+        launch = partial(call_hydra, verb, job)
+        return run_sweep(job, configs[0], [*overrides, *_hydra_flags(flags)], own_folder, launch)
     if not own_folder:
         overrides = [*overrides, folder_override("run", rundir.create(configs[0].output_dir / verb, label(configs[0])))]
-    call_hydra(verb, job, overrides)
+    call_hydra(verb, job, [*overrides, *_hydra_flags(flags)])
     return job.exit_code
 
 
@@ -140,7 +156,8 @@ def _raising() -> Iterator[None]:
 def _hydra_flags(flags: argparse.Namespace) -> list[str]:
     given = ["--resolve"] if flags.resolve else []
     given += ["--hydra-help"] if flags.hydra_help else []
-    pairs = {"cfg": flags.cfg, "package": flags.package, "info": flags.info}
+    given += ["--shell-completion"] if flags.shell_completion else []
+    pairs = {"cfg": flags.cfg, "package": flags.package, "info": flags.info, "config-name": flags.config_name}
     return given + [f"--{name}={value}" for name, value in pairs.items() if value is not None]
 
 

@@ -67,8 +67,10 @@ def composing(verb: str) -> Iterator[None]:
         yield
 
 
-def check_jobs(verb: str, overrides: Sequence[str], multirun: bool, problems: list[str]) -> list[Frame]:
-    """The typed config of every job that these overrides start.
+def check_jobs(
+    verb: str, overrides: Sequence[str], multirun: bool, problems: list[str], config_name: str | None = None
+) -> list[Frame]:
+    """The typed config of every job that these overrides start; `config_name` other than the verb's own is a variant.
 
     Raises ConfigError with all problems of all jobs, after those already in `problems`.
     """
@@ -77,7 +79,7 @@ def check_jobs(verb: str, overrides: Sequence[str], multirun: bool, problems: li
     with composing(verb):
         jobs = expand(parsed) if multirun else [list(parsed)]
         for job in jobs:
-            config, faults = compose_checked(verb, job)
+            config, faults = compose_checked(config_name or verb, FRAMES[verb], job)
             problems += [fault for fault in faults if fault not in problems]
             if config is not None:
                 configs.append(config)
@@ -103,7 +105,7 @@ def expand(parsed: dict[str, Override]) -> list[list[str]]:
     return [list(job) for job in itertools.product(*axes)]
 
 
-def compose_checked(verb: str, overrides: list[str]) -> tuple[Frame | None, list[str]]:
+def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) -> tuple[Frame | None, list[str]]:
     """Compose and check one job's config: (config, problems).
 
     Hydra stops at the first fault; so the override at fault is taken out and the rest composed again until all
@@ -113,7 +115,7 @@ def compose_checked(verb: str, overrides: list[str]) -> tuple[Frame | None, list
     remaining = list(overrides)
     while True:
         try:
-            composed = compose(verb, remaining)
+            composed = compose(config_name, remaining)
             values = OmegaConf.to_container(composed, resolve=True)
             break
         except RecursionError:
@@ -128,7 +130,7 @@ def compose_checked(verb: str, overrides: list[str]) -> tuple[Frame | None, list
             if len(kept) == len(remaining):
                 return None, problems
             remaining = kept
-    config = check(_container(values), FRAMES[verb], problems)
+    config = check(_container(values), frame, problems)
     return config, problems
 
 
@@ -162,14 +164,15 @@ def explain(error: Exception) -> tuple[str, str | None]:
         return f"~{key}: there is no such key to remove; see --cfg job", key
     if match := re.fullmatch(r"Ambiguous value for argument '((.+)=(.*))'", first):
         text, key, value = match.groups()
-        return f"{text} is a choice of values: add -m for a sweep, or write {key}=[{value}] for a list", key
+        return f"{text}: several values need a sweep (-m, without --cfg); for a list write {key}=[{value}]", key
     if isinstance(error, ConfigCompositionException) and (match := re.search(r"'\+?([\w./@]+)", first)):
         return first, match.group(1)
     return first, None
 
 
 def _explain_missing(error: MissingConfigException) -> tuple[str, str | None]:
-    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    name = error.missing_cfg_file or ""
+    group, _, option = name.partition("/") if name.partition("/")[0] in registry.FAMILIES else name.rpartition("/")
     if not group:
         return f"there is no config named '{option}'", None
     # Hydra lists no options when it is a file's own `defaults:` that names the missing one

@@ -25,6 +25,7 @@ FLAGS = [
     ("-m, --multirun", "sweep: every comma-separated value, range() or choice()"),
     ("-c, --cfg job|hydra|all", "print the config and stop; -p KEY one part; --resolve"),
     ("-cd, --config-dir DIR", "config files of your own, before ./conf and the packaged ones"),
+    ("-cn, --config-name NAME", "compose NAME.yaml of such a folder instead"),
     ("-i, --info [WHAT]", "searchpath, defaults-tree, plugins, …"),
     ("--json", "print the result as JSON on stdout, everything else on stderr"),
     ("--hydra-help", "Hydra's own flags"),

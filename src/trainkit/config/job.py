@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from trainkit import registry
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES
-from trainkit.config.frame import to_plain
+from trainkit.config.frame import Eval, to_plain
 from trainkit.errors import ConfigError, TrainkitError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
@@ -81,6 +81,8 @@ class Job:
         if config is None:
             raise ConfigError(*problems)
         overrides = list(hydra.overrides.task) if in_sweep else self.overrides
+        if in_sweep and isinstance(config, Eval):  # Hydra knows the checkpoint by the option made for it
+            overrides = [f"ckpt={config.ckpt}" if text.startswith("ckpt=") else text for text in overrides]
         command = ["trainkit", self.verb, *overrides] if in_sweep else self.command
         run.open(to_plain(config), command, overrides)
         started = time.monotonic()
@@ -89,9 +91,20 @@ class Job:
         console = Console(live=alone, as_json=self.as_json, prefix=prefix)
         module, _, function = self.target.partition(":")
         result = getattr(importlib.import_module(module), function)(config, run, console)
+        refuse_wrong_direction(result, hydra.sweeper)
         run.close("completed", exit_code=0, seconds=round(time.monotonic() - started, 3), result=result)
         objective = result.get("objective")
         return float(objective) if objective is not None else None
+
+
+def refuse_wrong_direction(result: dict[str, Any], sweeper: Any) -> None:
+    """Raise ConfigError when an optimiser would look for the worst value: it minimises unless told otherwise."""
+    direction = sweeper.get("direction")
+    wanted = {"max": "maximize", "min": "minimize"}[result["mode"]]
+    if getattr(direction, "name", direction) not in (None, wanted):
+        raise ConfigError(
+            f"the better {result['monitor']} is the {result['mode']}imum: add hydra.sweeper.direction={wanted}"
+        )
 
 
 def report(error: Exception, name: str, run: RunDir) -> int:

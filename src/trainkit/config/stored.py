@@ -8,13 +8,14 @@ for every other group.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from trainkit import checkpoint
+from trainkit import checkpoint, registry
 from trainkit.config.folders import refuse_targets, with_defaults
 from trainkit.config.frame import Eval, groups
 from trainkit.errors import ConfigError
@@ -38,10 +39,25 @@ def offer(overrides: list[str]) -> list[str]:
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     names = []
     for index, value in enumerate(values):
-        path = checkpoint.locate(Path(str(getattr(value, "text", value))))
+        name = str(getattr(value, "text", value) or "")
+        if not name:
+            raise ConfigError(f"{text}: name a run folder or a checkpoint file")
+        path = checkpoint.locate(Path(name))
+        config = checkpoint.read_header(path)["config"]
+        _refuse_unknown(config, path, {override.key_or_group for override in parsed})
         names.append(f"c{index}")
-        _store(names[-1], {**checkpoint.read_header(path)["config"], "ckpt": str(path)})
+        _store(names[-1], {**config, "ckpt": str(path)})
     return [f"ckpt={','.join(names)}" if item == text else item for item in overrides]
+
+
+def _refuse_unknown(config: dict[str, Any], path: Path, overridden: set[str]) -> None:
+    """Raise ConfigError when the checkpoint needs a component of plugins that were not named."""
+    plugins = [name for name in config.get("plugins") or [] if re.fullmatch(r"[\w.]+", str(name))]
+    for group in groups(Eval):
+        name = str((config.get(group) or {}).get("name"))
+        if plugins and group not in overridden and registry.find(group, name) is None:
+            add = f"plugins=[{','.join(plugins)}]"
+            raise ConfigError(f"'{path}' has {group} '{name}', not known here: add {add}, whose code then runs")
 
 
 def offer_none() -> None:

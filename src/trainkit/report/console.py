@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from trainkit.loop import Run
     from trainkit.metrics import Metrics
 
-SHOWN = ("loss", "accuracy", "rmse", "r2")  # of the many metrics, those of an epoch's line
+# Of the many metrics, those of an epoch's line, under names that let it fit into 80 columns.
+SHOWN = {"loss": "loss", "accuracy": "acc", "rmse": "rmse", "r2": "r2"}
 
 
 class Console:
@@ -31,6 +32,10 @@ class Console:
         self._task: TaskID | None = None
         self._live = live and self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
+    def start_clock(self) -> None:
+        """The first epoch begins now."""
+        self._mark = time.monotonic()
+
     def say(self, text: str) -> None:
         """Print a line, above the bar when there is one."""
         text = self.prefix + text
@@ -43,8 +48,9 @@ class Console:
             self._drop_stream()
 
     def say_json(self, value: Any) -> None:
-        """Print the result for a program to read; everything else then goes to stderr."""
-        print(json.dumps(finite(value)), flush=True)
+        """Print the result for a program to read (a sweep's comes at its end); all else then goes to stderr."""
+        if not self.prefix:
+            print(json.dumps(finite(value)), flush=True)
 
     def _drop_stream(self) -> None:
         # The reader has gone (`| head`) or the disk behind it is full. Python would fail again when it flushes at
@@ -81,7 +87,7 @@ class Console:
     def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
         now = time.monotonic()
         width = len(str(run.epochs))
-        parts = [f"epoch {run.epoch:{width}}/{run.epochs}", "train", *_shown(train)]
+        parts = [f"epoch {run.epoch:{width}}/{run.epochs}", *_shown(train)]
         parts += ["| val", *_shown(val)] if val else []
         self.say(" ".join([*parts, f"| {now - self._mark:.2f} s", "*" if is_best else ""]).rstrip())
         self._mark = now
@@ -97,7 +103,7 @@ class Console:
 
 
 def _shown(metrics: Metrics) -> list[str]:
-    return [f"{name} {value:.4f}" for name, value in scalars(metrics).items() if name in SHOWN]
+    return [f"{SHOWN[name]} {value:.4f}" for name, value in scalars(metrics).items() if name in SHOWN]
 
 
 def table(title: str, metrics: Metrics) -> list[str]:

@@ -14,6 +14,8 @@ from trainkit import rundir, storage
 from trainkit.config.frame import Frame
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from trainkit.config.job import Job
 
 Row = dict[str, Any]
@@ -30,7 +32,7 @@ def run_sweep(
         folder = Path(text.partition("=")[2].strip("'\"")).absolute()
     else:
         folder = rundir.create(config.output_dir / "sweeps")
-        overrides = [*overrides, folder_override("sweep", folder)]
+        overrides = [folder_override("sweep", folder), *overrides]  # before the flags at the end
     code = 1
     try:
         code = launch([*overrides, "--multirun"])
@@ -55,9 +57,9 @@ def read_rows(folder: Path) -> list[Row]:
         row["objective"] = result.get("objective")
         for split, metrics in result.get("metrics", {}).items():
             row |= {f"{split}/{name}": value for name, value in metrics.items()}
-        row |= {"seconds": status.get("seconds"), "error": status.get("error"), "run": str(path)}
+        row |= {key: status.get(key) for key in ("seconds", "exit_code", "error")} | {"run": str(path)}
         row["_mode"] = result.get("mode", "min")
-        row["_monitor"] = result.get("monitor", "loss")
+        row["_monitor"] = result.get("monitor")
         rows.append(row)
     return sorted(rows, key=_rank)
 
@@ -76,7 +78,7 @@ def _parameters(overrides: list[str]) -> Row:
 
 def _columns(rows: list[Row]) -> list[str]:
     # in order of first appearance, with what every row has at the end
-    last = ["seconds", "error", "run"]
+    last = ["seconds", "exit_code", "error", "run"]
     seen = dict.fromkeys(name for row in rows for name in row if not name.startswith("_"))
     return [name for name in seen if name not in last] + last
 
@@ -93,33 +95,47 @@ def write_csv(path: Path, rows: list[Row]) -> None:
 def show(rows: list[Row], folder: Path, *, as_json: bool) -> None:
     """The table: what was varied, the monitored metric, the test metric, time and state."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     if as_json:
         import json
 
         print(json.dumps([{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]))
-    parameters = [name for name in _columns(rows) if _varies(name, rows)]
-    monitor = rows[0]["_monitor"]
-    test = f"test/{monitor.partition('/')[2]}"
-    output = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("job", *parameters, monitor, test, "seconds", "state"):
-        output.add_column(name, justify="left" if name in (*parameters, "state") else "right", overflow="fold")
-    for row in rows:
-        state = row["state"] if not row["error"] else f"{row['state']}: {row['error']}"
-        cells = [str(row["job"]), *(str(row.get(name, "")) for name in parameters)]
-        cells += [_number(row["objective"]), _number(row.get(test)), _number(row["seconds"], 1), state]
-        output.add_row(*(Text(cell) for cell in cells))
+    monitor = next((row["_monitor"] for row in rows if row["_monitor"]), None)
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
     failed = sum(row["state"] != "completed" for row in rows)
-    console.print(f"\n{len(rows)} jobs, {failed} failed; best first by {monitor}")
-    console.print(output)
-    console.print(Text(f"sweep folder: {folder}"), soft_wrap=True)
+    jobs = f"{len(rows)} job{'s' if len(rows) > 1 else ''}"
+    console.print(f"\n{jobs}, {failed} failed" + (f"; best first by {monitor}" if monitor else ""))
+    console.print(_table(rows, monitor))
+    console.print(Text(f"sweep folder: {rundir.shown(folder)}"), soft_wrap=True)
+    if rows[0]["state"] == "completed":
+        console.print(Text(f"best run: {rundir.shown(Path(rows[0]['run']))}"), soft_wrap=True)
+
+
+def _table(rows: list[Row], monitor: str | None) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    parameters = [name for name in _columns(rows) if _varies(name, rows)]
+    # the monitored value, and the same metric on the test split where that is another number
+    measured = [] if monitor is None else [monitor]
+    if monitor is not None and not monitor.startswith("test/"):
+        measured.append(f"test/{monitor.partition('/')[2]}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("job", *parameters, *measured, "seconds", "state"):
+        text = name in parameters  # of these the long ones are folded, so that every number stays in one piece
+        justify: Any = "left" if text or name == "state" else "right"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=not text)
+    for row in rows:
+        values = [row["objective"], *(row.get(name) for name in measured[1:])] if measured else []
+        state = row["state"] if row["exit_code"] in (0, None) else f"{row['state']} ({row['exit_code']})"
+        cells = [str(row["job"]), *(str(row.get(name, "")) for name in parameters), *map(_number, values)]
+        table.add_row(*(Text(cell) for cell in [*cells, _number(row["seconds"], 1), state]))
+    return table
 
 
 def _varies(name: str, rows: list[Row]) -> bool:
-    fixed = re.fullmatch(r"job|state|objective|seconds|error|run|(train|val|test)/.*", name)
+    fixed = re.fullmatch(r"job|state|objective|seconds|exit_code|error|run|(train|val|test)/.*", name)
     return not fixed and (len({row.get(name) for row in rows}) > 1 or len(rows) == 1)
 
 

@@ -158,6 +158,7 @@ def _download(data_dir: Path, source: _Source) -> None:
     if source.folder == "EMNIST":
         options, urls = {"split": "mnist"}, f"{dataset.url} (unpack it there)"
     else:
-        options, urls = {}, ", ".join(dataset.mirrors[0] + name for name, _ in dataset.resources)
+        files = ", ".join(name for name, _ in dataset.resources)
+        options, urls = {}, f"{files} from {dataset.mirrors[0]}"
     by_hand = f"get by hand, into {folder}: {urls}"
     download(source.name, lambda scratch: dataset(scratch, download=True, **options), data_dir, by_hand)

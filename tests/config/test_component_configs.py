@@ -1,0 +1,69 @@
+"""The YAML files of the components say exactly what the signatures say, and those of the verbs what the frames say."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from trainkit import registry
+from trainkit.config.frame import Eval, Frame, Train, groups
+from trainkit.schema import REQUIRED, check_node, plain, schema_of
+
+CONF = Path(__file__).parents[2] / "conf"
+# The files of the data sets are compared in tests/data, because some of them have keys without a default.
+COMPARED = [(group, name) for group in registry.FAMILIES if group != "dataset" for name in registry.names(group)]
+
+
+@pytest.mark.parametrize("group", registry.FAMILIES)
+def test_every_component_has_a_file_and_no_other_has(group: str) -> None:
+    assert sorted(path.stem for path in (CONF / group).glob("*.yaml")) == registry.names(group)
+    for path in (CONF / group).glob("*.yaml"):
+        assert yaml.safe_load(path.read_text(encoding="utf-8"))["name"] == path.stem
+
+
+@pytest.mark.parametrize(("group", "name"), COMPARED)
+def test_file_equals_signature(group: str, name: str) -> None:
+    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
+    node = yaml.safe_load(text)
+    assert node.pop("name") == name
+    schema = registry.get(group, name).schema
+    assert node == {key: plain(field.default) for key, field in schema.items()}
+    assert list(node) == list(schema)
+    problems: list[str] = []
+    assert {key: plain(value) for key, value in check_node(node, schema, group, problems).items()} == node
+    assert problems == []
+    assert all(isinstance(node[key], type(plain(field.default))) for key, field in schema.items())
+    head, *lines = text.splitlines()
+    assert head.startswith("# ")
+    assert len(head) <= 72
+    assert all("  # " in line or line.endswith(":") for line in lines if not line.startswith("name: "))
+
+
+@pytest.mark.parametrize(("verb", "frame"), [("train", Train), ("eval", Eval)])
+def test_file_equals_frame(verb: str, frame: type[Frame]) -> None:
+    text = (CONF / f"{verb}.yaml").read_text(encoding="utf-8")
+    node: dict[str, Any] = yaml.safe_load(text)
+    chosen = [key for entry in node["defaults"] if isinstance(entry, dict) for key in entry]
+    assert [key for key in chosen if key in registry.FAMILIES] == sorted(
+        groups(frame), key=list(registry.FAMILIES).index
+    )
+    values = {key: value for key, value in node.items() if key not in ("defaults", "hydra")}
+    schema = {name: field for name, field in schema_of(frame).items() if name not in groups(frame)}
+    expected = {name: "???" if field.default is REQUIRED else plain(field.default) for name, field in schema.items()}
+    assert values == expected
+    start, end = text.index("# keys"), text.index("hydra:\n")
+    lines = [line for line in text[start:end].splitlines() if line and not line.startswith("#")]
+    assert all("  # " in line for line in lines)  # `--help` shows them with their comments
+
+
+def test_groups_of_a_frame_are_its_choices() -> None:
+    assert groups(Train) == ["dataset", "model", "loss", "device", "optim", "schedule", "augment"]
+    assert groups(Eval) == ["dataset", "model", "loss", "device"]
+    assert {field.name for field in dataclasses.fields(Eval)} - {field.name for field in dataclasses.fields(Frame)} == {
+        "ckpt",
+        "split",
+    }

@@ -1,0 +1,73 @@
+"""What trains nothing must not wait for torch: its import alone takes longer than all of this."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import clean_environment
+
+PROBE = """
+import sys
+from trainkit.cli import main
+code = main(sys.argv[1:])
+heavy = {"torch", "torchvision", "sklearn", "matplotlib", "safetensors", "rich"} & set(sys.modules)
+assert not heavy, f"imported: {sorted(heavy)}"
+raise SystemExit(code)
+"""
+
+CASES = [
+    ("--help", 0),
+    ("--version", 0),
+    ("", 2),
+    ("ls", 0),
+    ("ls model", 0),
+    ("ls dataset --json", 0),
+    ("train --help", 0),
+    ("eval --help", 0),
+    ("train --cfg job", 0),
+    ("train -m model=mlp,cnn optim.lr=0.1,x", 2),
+    ("train model=cnnn modle=1", 2),
+    ("train optim.lr=fast", 2),
+    ("train dataset=folder", 2),
+    ("train device=gpu", 2),
+    ("train --mulitrun", 2),
+    ("trian", 2),
+    ("eval", 2),
+    ("eval ckpt=nope", 4),
+    ("eval ckpt=text", 4),
+]
+
+
+@pytest.mark.parametrize(("words", "code"), CASES, ids=[words or "nothing" for words, _ in CASES])
+def test_torch_stays_unimported(words: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no checkpoint")
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *words.split()],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_probe_can_fail(tmp_path: Path) -> None:
+    """The probe of the cases above sees what a module imports."""
+    (tmp_path / "heavy.py").write_text("import rich\n")
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, "train", "--cfg", "job", "plugins=[heavy]"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "imported: ['rich']" in done.stderr
