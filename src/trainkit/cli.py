@@ -81,7 +81,7 @@ def dispatch(words: list[str]) -> int:
         raise ConfigError(unknown(what, name, [*VERBS, "--help", "--version"]))
     verb = VERBS[name]
     if verb.config:
-        from trainkit.config.app import run
+        from trainkit.app.run import run
 
         return run(name, verb.target, rest)
     module, _, function = verb.target.partition(":")

@@ -87,14 +87,17 @@ def test_a_sweep_in_which_all_is_well(trainkit_here: CommandHere, tmp_path: Path
 
 @pytest.fixture
 def flags_restored() -> Iterator[None]:
-    """torch's own flags afterwards, whatever a job has set."""
+    """torch as in a new process that has one thread by default, and afterwards as it was."""
     import torch
 
-    from trainkit.runtime import Cudnn, set_flags
+    from trainkit import runtime
 
     threads = torch.get_num_threads()
+    runtime._default_threads.cache_clear()
+    torch.set_num_threads(1)
     yield
-    set_flags(threads, False, Cudnn())
+    runtime._default_threads.cache_clear()
+    runtime.set_flags(threads, False, runtime.Cudnn())
 
 
 @pytest.mark.usefixtures("flags_restored")
@@ -117,10 +120,10 @@ def test_flags_are_set_both_ways_for_every_job(trainkit_here: CommandHere, tmp_p
     assert [job["threads"] for job in jobs] == [2, 1] * 3
 
 
-def test_deterministic_and_threads_return_to_their_defaults(trainkit: Command, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("flags_restored")
+def test_deterministic_and_threads_return_to_their_defaults(trainkit_here: CommandHere, tmp_path: Path) -> None:
     words = ("device.deterministic=true,false", "device.threads=2,null", "device=cpu", "dataset=wine", "model=linear")
-    done = trainkit("train", "-m", *words, env={"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+    assert trainkit_here("train", "-m", *words).code == 0
     jobs = [read_json(the_sweep(tmp_path) / str(number) / "env.json") for number in range(4)]
     assert [job["deterministic"] for job in jobs] == [True, True, False, False]
     assert [job["threads"] for job in jobs] == [2, 1, 2, 1]

@@ -6,43 +6,24 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit import rundir, storage
-from trainkit.config.frame import Frame
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from trainkit.config.job import Job
-
 Row = dict[str, Any]
 
 
-def run_sweep(
-    job: Job, config: Frame, overrides: list[str], own_folder: bool, launch: Callable[[list[str]], int]
-) -> int:
-    """Run all jobs and summarise them. Returns 1 if a job failed or did not run, else 0."""
-    from trainkit.config.app import folder_override
-
-    if own_folder:
-        text = next(text for text in overrides if text.startswith("hydra.sweep.dir="))
-        folder = Path(text.partition("=")[2].strip("'\"")).absolute()
-    else:
-        folder = rundir.create(config.output_dir / "sweeps")
-        overrides = [folder_override("sweep", folder), *overrides]  # before the flags at the end
-    code = 1
-    try:
-        code = launch([*overrides, "--multirun"])
-    finally:
-        rows = read_rows(folder)
-        if rows:
-            write_csv(folder / "sweep.csv", rows)
-            show(rows, folder, as_json=job.as_json)
-    failed = any(row["state"] != "completed" for row in rows)
-    return 1 if failed or not rows else code
+def summarise(folder: Path, *, as_json: bool) -> bool:
+    """Write sweep.csv and show the table of a sweep; returns whether it had jobs and all of them completed."""
+    rows = read_rows(folder)
+    if rows:
+        write_csv(folder / "sweep.csv", rows)
+        show(rows, folder, as_json=as_json)
+    return bool(rows) and all(row["state"] == "completed" for row in rows)
 
 
 def read_rows(folder: Path) -> list[Row]:

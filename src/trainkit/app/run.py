@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,10 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 import trainkit
 from trainkit import registry, rundir
+from trainkit.app.job import Job, JobFailed
 from trainkit.config import folders, stored
 from trainkit.config.compose import check_jobs, explain, parse
 from trainkit.config.frame import Frame
-from trainkit.config.job import Job, JobFailed
 from trainkit.errors import ConfigError, nearest
 
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
@@ -80,7 +79,7 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
     overrides, plugins = _prepare(flags.overrides, problems)
     registry.import_plugins(plugins)
     if flags.help:
-        from trainkit.config.help import show_help
+        from trainkit.app.help import show_help
 
         show_help(verb, confs)
         return 0
@@ -95,16 +94,35 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
         return show_config(verb, [*overrides, *_hydra_flags(flags)])
     configs = check_jobs(verb, overrides, flags.multirun, problems, flags.config_name)
     job = Job(verb, target, plugins, ["trainkit", verb, *argv], asked, flags.json)
-    own_folder = any(text.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for text in overrides)
-    if flags.multirun:
-        from trainkit.sweep.summary import run_sweep
+    start = run_sweep if flags.multirun else run_alone
+    return start(job, configs[0], overrides, _hydra_flags(flags))
 
-        launch = partial(call_hydra, verb, job)
-        return run_sweep(job, configs[0], [*overrides, *_hydra_flags(flags)], own_folder, launch)
-    if not own_folder:
-        overrides = [*overrides, folder_override("run", rundir.create(configs[0].output_dir / verb, label(configs[0])))]
-    call_hydra(verb, job, [*overrides, *_hydra_flags(flags)])
+
+def run_alone(job: Job, config: Frame, overrides: list[str], flags: list[str]) -> int:
+    """Run one job in a new folder, or in the user's `hydra.run.dir`. Returns its exit code."""
+    if not any(text.startswith("hydra.run.dir=") for text in overrides):
+        folder = rundir.create(config.output_dir / job.verb, f"{config.dataset.name}-{config.model.name}")
+        overrides = [*overrides, folder_override("run", folder)]
+    call_hydra(job.verb, job, [*overrides, *flags])
     return job.exit_code
+
+
+def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -> int:
+    """Run the jobs of a sweep and summarise them. Returns 1 if one failed or none ran, else 0."""
+    from trainkit.sweep.summary import summarise
+
+    given = [text for text in overrides if text.startswith("hydra.sweep.dir=")]
+    if given:
+        folder = Path(given[-1].partition("=")[2].strip("'\"")).absolute()
+    else:
+        folder = rundir.create(config.output_dir / "sweeps")
+        overrides = [*overrides, folder_override("sweep", folder)]
+    code = 1
+    try:
+        code = call_hydra(job.verb, job, [*overrides, *flags, "--multirun"])
+    finally:
+        completed = folder.is_dir() and summarise(folder, as_json=job.as_json)
+    return code if completed else 1
 
 
 def show_config(verb: str, argv: Sequence[str]) -> int:
@@ -113,11 +131,6 @@ def show_config(verb: str, argv: Sequence[str]) -> int:
         return call_hydra(verb, lambda config: None, argv)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error)[0]) from error
-
-
-def label(config: Frame) -> str:
-    """What a run folder is called after: `<dataset>-<model>`."""
-    return f"{config.dataset.name}-{config.model.name}"
 
 
 def folder_override(mode: str, path: Path) -> str:
