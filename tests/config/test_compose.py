@@ -20,10 +20,10 @@ from trainkit.errors import ConfigError
 @pytest.fixture
 def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty current folder, and no folders of the user from the environment."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.delenv("TRAINKIT_CONF", raising=False)
-    yield tmp_path / "work"
+    yield tmp_path / "here"
     folders.TrainkitSearchPath.folders = []
 
 
@@ -111,7 +111,7 @@ def test_the_verbs_own_file_can_be_shadowed(cwd: Path) -> None:
 
 
 def test_missing_folder(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"config folder '.*/work/nope' does not exist"):
+    with pytest.raises(ConfigError, match=r"config folder '.*/here/nope' does not exist"):
         folders.user_confs(["nope"])
     monkeypatch.setenv("TRAINKIT_CONF", "/nope")
     with pytest.raises(ConfigError, match=r"config folder '/nope' does not exist"):

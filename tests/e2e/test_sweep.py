@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -149,9 +149,15 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
+def skip_without(package: str) -> None:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+
+
 def test_optuna(trainkit: Command, tmp_path: Path) -> None:
-    if importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
-        pytest.skip("hydra-optuna-sweeper is not installed")
+    skip_without("hydra-optuna-sweeper")
     done = trainkit(
         *("train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"),
         *("hydra.sweeper.direction=maximize", "hydra.sweeper.sampler.seed=0", "optim.lr=interval(0.001,0.5)", *SMALL),
@@ -190,8 +196,7 @@ def write_plugin(folder: Path) -> None:
 
 def test_joblib_with_a_plugin(trainkit: Command, tmp_path: Path) -> None:
     """Every job in a process of its own, which must find the user's component and do the same as one process."""
-    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
-        pytest.skip("hydra-joblib-launcher is not installed")
+    skip_without("hydra-joblib-launcher")
     write_plugin(tmp_path)
     words = ("train", "-m", "plugins=[my_models]", "model=tiny", "seed=0,1", *FAST)
     done = trainkit(*words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
