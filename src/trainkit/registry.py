@@ -15,12 +15,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
 import os
-import pkgutil
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from trainkit.errors import ConfigError, unknown
@@ -84,13 +85,13 @@ def register(group: str, name: str | None = None, *, serves: Sequence[str] = ())
 
 def names(group: str) -> list[str]:
     """All names of a group, sorted."""
-    _import_family(group)
-    return sorted(name for g, name in _components if g == group)
+    return sorted({*_packaged(group), *(name for g, name in _components if g == group)})
 
 
 def find(group: str, name: str) -> Component | None:
     """The component, or None when the group has no such name."""
-    _import_family(group)
+    if (group, name) not in _components and name in _packaged(group):
+        importlib.import_module(_packaged(group)[name])
     return _components.get((group, name))
 
 
@@ -103,10 +104,17 @@ def get(group: str, name: str) -> Component:
 
 
 @functools.cache
-def _import_family(group: str) -> None:
-    family = importlib.import_module(FAMILIES[group])
-    for module in pkgutil.iter_modules(getattr(family, "__path__", [])):
-        importlib.import_module(f"{family.__name__}.{module.name}")
+def _packaged(group: str) -> dict[str, str]:
+    """The packaged components of a group: name -> module, read from the sources: only what is used is imported."""
+    spec = importlib.util.find_spec(FAMILIES[group])
+    assert spec is not None
+    assert spec.origin is not None
+    modules = {FAMILIES[group]: Path(spec.origin)}
+    for folder in spec.submodule_search_locations or []:
+        modules |= {f"{FAMILIES[group]}.{file.stem}": file for file in Path(folder).glob("[!_]*.py")}
+    marked = re.compile(rf'^@register\("{group}".*?^def (\w+)', re.MULTILINE | re.DOTALL)
+    found = {module: marked.findall(file.read_text(encoding="utf-8")) for module, file in modules.items()}
+    return {name: module for module, names in found.items() for name in names}
 
 
 def import_plugins(modules: Sequence[str]) -> None:

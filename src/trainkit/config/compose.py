@@ -112,7 +112,7 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
     faults are known.
     """
     problems: list[str] = []
-    remaining = list(overrides)
+    remaining = _known_options(overrides, problems)
     while True:
         try:
             composed = compose(config_name, remaining)
@@ -132,6 +132,22 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
             remaining = kept
     config = check(_container(values), frame, problems)
     return config, problems
+
+
+def _known_options(overrides: list[str], problems: list[str]) -> list[str]:
+    """The overrides without those that choose an option that no folder has, and what belongs to those.
+
+    Composition would find them too, one at a time and at the price of a composition each.
+    """
+    kept = list(overrides)
+    for text in overrides:
+        group, _, option = text.partition("=")
+        if group in registry.FAMILIES and re.fullmatch(r"\w+", option):
+            known = folders.options(group, folders.TrainkitSearchPath.folders)
+            if option not in known and not option.startswith(OPTION):
+                problems.append(unknown(f"{group}=…: option", option, known))
+                kept = [other for other in kept if not _sets(other, group)]
+    return kept
 
 
 def _container(values: Any) -> dict[str, Any]:

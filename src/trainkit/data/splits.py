@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainkit.errors import DataError
 from trainkit.randomness import numpy_generator
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
 Task = Literal["classification", "soft", "multilabel", "regression"]
 
 
