@@ -15,7 +15,7 @@ LAYERS = [
     ["schema", "randomness", "storage"],
     ["registry", "rundir", "checkpoint"],
     ["config"],
-    ["stepping"],
+    ["stepping", "speed"],
     ["muon"],
     ["data", "models", "losses", "optim", "schedules", "runtime"],
     ["metrics"],
@@ -79,7 +79,9 @@ def test_imports_point_down(file: Path) -> None:
 
 @pytest.mark.parametrize("file", [file for file in FILES if part(file) in TORCH_FREE], ids=lambda file: file.stem)
 def test_torch_is_not_imported_on_the_way_to_a_config_error(file: Path) -> None:
-    heavy = {name for name in imports(file, top_level=True) if name.split(".")[0] in ("torch", "torchvision", "sklearn")}
+    heavy = {
+        name for name in imports(file, top_level=True) if name.split(".")[0] in ("torch", "torchvision", "sklearn")
+    }
     assert not heavy
 
 

@@ -113,7 +113,13 @@ def test_no_val_monitors_the_training_split() -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "metric"),
-    [("wine", "accuracy"), ("breast_cancer", "macro_f1"), ("iris", "accuracy"), ("diabetes", "r2"), ("synthetic", "rmse")],
+    [
+        ("wine", "accuracy"),
+        ("breast_cancer", "macro_f1"),
+        ("iris", "accuracy"),
+        ("diabetes", "r2"),
+        ("synthetic", "rmse"),
+    ],
 )
 def test_tables_train_with_the_loss_of_their_task(dataset: str, metric: str) -> None:
     facts = result(train(f"dataset={dataset}", "optim.lr=0.01"))

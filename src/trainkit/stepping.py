@@ -23,7 +23,7 @@ def leave_untraced() -> None:
     """
     for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
         method = inspect.unwrap(getattr(torch.optim.Optimizer, name))
-        setattr(method, "__dynamo_disable", method)  # noqa: B010  in a class body the name would be mangled
+        setattr(method, "__dynamo_disable", method)  # in a class body the name would be mangled
 
 
 def bare_step(optimizer: torch.optim.Optimizer) -> Callable[..., Any]:

@@ -198,14 +198,17 @@ def test_groups_of_the_readme_are_those_of_conf() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)=` \| (.+?) \|", text, re.M)
     shown = {group: sorted(re.findall(r"`(\w+)`", options)) for group, options in rows}
-    assert shown == {group: sorted(p.stem for p in (ROOT / "conf" / group).glob("*.yaml")) for group in registry.FAMILIES}
+    assert shown == {
+        group: sorted(p.stem for p in (ROOT / "conf" / group).glob("*.yaml")) for group in registry.FAMILIES
+    }
     defaults = {group: re.findall(r"\*\*`(\w+)`\*\*", options) for group, options in rows}
     for group in registry.FAMILIES:
         assert f"  - {group}: {defaults[group][0]}\n" in (ROOT / "conf" / "train.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("document", "groups"), [("docs/data.md", ["dataset", "augment"]), ("docs/models.md", ["model", "loss", "optim", "schedule"])]
+    ("document", "groups"),
+    [("docs/data.md", ["dataset", "augment"]), ("docs/models.md", ["model", "loss", "optim", "schedule"])],
 )
 def test_every_option_is_described(document: str, groups: list[str]) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
