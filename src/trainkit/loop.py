@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,7 @@ class Run:
     graphed: Callable[[torch.Tensor, torch.Tensor], Step] | None = None
     epoch: int = 0
     step: int = 0
+    train_seconds: float = 0.0  # what the latest pass over the training split took
 
     @property
     def lr(self) -> float:
@@ -102,15 +104,18 @@ def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
 
 def train_epoch(run: Run, report: Report) -> Metrics:
     """One pass over the training split; returns its loss and, for classes, its accuracy, as seen while training."""
+    started = time.perf_counter()
     run.model.train()
     meter = run.meter(False)
     for inputs, targets in run.train.epoch(run.epoch, run.step):
         loss, outputs = train_step(run, inputs, targets)
         meter.add(loss, outputs, targets)
         run.step += 1
-        if run.step % run.log_every == 0:
+        if run.step % run.log_every == 0 or run.step == 1:
             report.step(run, float(loss))  # float(): waits for the device, hence only here
-    return meter.read()
+    metrics = meter.read()  # waits for the device too
+    run.train_seconds = time.perf_counter() - started
+    return metrics
 
 
 def train_step(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
