@@ -50,11 +50,11 @@ def cnn() -> nn.Module:
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
 
 
 def adam(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(model.parameters())
+    return torch.optim.Adam(model.parameters(), fused=True)
 
 
 def train_by_hand(

@@ -15,7 +15,7 @@ LAYERS = [
     ["schema", "randomness", "storage"],
     ["registry", "rundir", "checkpoint"],
     ["config"],
-    ["stepping"],
+    ["stepping", "speed"],
     ["muon"],
     ["data", "models", "losses", "optim", "schedules", "runtime"],
     ["metrics"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,13 @@ def test_monitor_breaks_ties_by_loss_and_never_takes_nan() -> None:
     assert monitor.record(0.6, 2.0, 7)
     assert (monitor.best, monitor.best_epoch) == (0.6, 7)
     assert [Monitor("loss", "min", 1.0, 1.0, 1).record(value, value, 2) for value in (0.9, 1.1)] == [True, False]
+
+
+def test_the_record_says_when_it_began_and_what_the_first_step_and_each_epoch_took() -> None:
+    before = time.time()
+    run = train("log_every=1000")
+    start, first, *epochs, end = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    assert before - 0.001 <= start["at"] <= start["at"] + end["time"] <= time.time() + 0.002
+    assert (first["event"], first["step"]) == ("step", 1) and 0 < first["time"] <= epochs[0]["time"]
+    assert [row["event"] for row in epochs] == ["epoch", "epoch"]
+    assert 0 < sum(row["train_seconds"] for row in epochs) <= end["time"]

@@ -99,6 +99,9 @@ def assert_equal_weights(model: nn.Module, other: nn.Module) -> None:
         assert a.isfinite().all()
 
 
+FUSED = ("sgd", "adam", "adamw", "adagrad")
+
+
 def test_every_optimizer_is_tested() -> None:
     assert registry.names("optim") == sorted(TORCH) == sorted(SETTINGS)
 
@@ -122,6 +125,8 @@ def test_steps_are_torchs_with_all_settings(name: str) -> None:
     assert set(SETTINGS[name]) >= set(registry.get("optim", name).schema) - {"nesterov"}
     ours, theirs = new_model(), new_model()
     settings = {TORCH_NAMES.get(key, key): value for key, value in SETTINGS[name].items()}
+    if name in FUSED:
+        settings["fused"] = True
     train(ours, build(name, ours, **SETTINGS[name]), range(3))
     train(theirs, TORCH[name](theirs.parameters(), **settings), range(3))
     assert_equal_weights(ours, theirs)
@@ -129,7 +134,7 @@ def test_steps_are_torchs_with_all_settings(name: str) -> None:
 
 def test_sgd_nesterov_and_lbfgs_without_line_search() -> None:
     for name, ours_only, theirs_only in [
-        ("sgd", {"lr": 0.1, "nesterov": True}, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+        ("sgd", {"lr": 0.1, "nesterov": True}, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "fused": True}),
         ("lbfgs", {"lr": 0.1, "line_search": "none"}, {"lr": 0.1, "line_search_fn": None}),
     ]:
         ours, theirs = new_model(), new_model()

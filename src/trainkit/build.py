@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainkit import checkpoint, losses, registry, storage
+from trainkit import checkpoint, losses, registry, speed, storage
 from trainkit.config.frame import Choice, Frame, Train, to_plain
 from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, ResidentLoader
 from trainkit.data.splits import Data, hold_out
 from trainkit.errors import CheckpointError, ConfigError
-from trainkit.loop import Monitor, Run
+from trainkit.loop import Monitor, Run, optimize
 from trainkit.metrics import Meter, Metrics, better, metric_names
 from trainkit.randomness import reseed
 from trainkit.stepping import bare_step, leave_untraced
@@ -103,16 +104,17 @@ def build_run(config: Train, data: Data, device: torch.device) -> Run:
     )
     val = ResidentLoader(data.splits["val"], config.batch_size, normalize, device) if "val" in data.splits else None
     model = build_model(config, data, device)
-    leave_untraced()
-    optimizer = component("optim", config.optim, list(model.named_parameters()))
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
+    forward = build_forward(config, model, device, recompute=config.recompute)
+    optimizer = build_optimizer(config, model, device)
     steps = train.steps_per_epoch
-    return Run(
+    run = Run(
         model=model,
+        forward=forward,
+        parameters=list(model.parameters()),
         loss_fn=build_loss(config, data, device),
         optimizer=optimizer,
         update=bare_step(optimizer),
+        scaler=torch.amp.GradScaler(device.type) if config.precision == "fp16" else None,
         lr_factor=component("schedule", config.schedule, steps * config.epochs, steps),
         train=train,
         val=val,
@@ -123,8 +125,39 @@ def build_run(config: Train, data: Data, device: torch.device) -> Run:
         epochs=config.epochs,
         patience=config.patience,
         clip=config.clip,
+        accumulate=config.accumulate,
         log_every=config.log_every,
     )
+    if config.cuda_graph:
+        run.graphed = speed.GraphedStep(functools.partial(optimize, run))
+    return run
+
+
+def build_forward(config: Frame, model: nn.Module, device: torch.device, *, recompute: bool = False) -> speed.Forward:
+    """The model's forward pass in the config's precision, memory format and compilation."""
+    return speed.prepare(
+        model,
+        device,
+        dtype=speed.set_precision(config.precision, device),
+        channels_last=config.channels_last,
+        compile=config.compile,
+        recompute=recompute,
+    )
+
+
+def build_optimizer(config: Train, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer over the model's named parameters; each group keeps its base lr as `initial_lr`."""
+    if config.compile is None:
+        leave_untraced()
+    optimizer = component("optim", config.optim, list(model.named_parameters()))
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    if config.precision == "fp16" and isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError("optim=lbfgs does not work with precision=fp16; use bf16 or fp32")
+    if config.cuda_graph:
+        speed.make_capturable(optimizer, device, scaled=config.precision == "fp16")
+    for group in optimizer.param_groups:
+        group["initial_lr"] = float(group["lr"])
+    return optimizer
 
 
 class Checkpoints:

@@ -2,7 +2,7 @@
 
     fit          epochs: train, evaluate, judge, record, save, perhaps stop early
     train_epoch  one pass over the training split, in the order fixed by (seed, epoch)
-    train_step   forward, backward, clip, step
+    train_step   forward, backward, clip, step (`optimize`; as one CUDA graph where asked)
     evaluate     one pass over a split, nothing changed
 
 What only observes (console, files) is a report sink; it gets facts and can give nothing back.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from trainkit.build import Checkpoints
     from trainkit.data.loaders import ResidentLoader
     from trainkit.report.sinks import Report
+    from trainkit.speed import Forward
+
+
+Step = tuple[torch.Tensor, torch.Tensor]  # the mean loss of a batch (0-dim), its outputs (N, C)
 
 
 @dataclasses.dataclass
@@ -54,9 +59,12 @@ class Run:
     """All that training needs, as `build.py` makes it. `epoch` and `step` count what is done."""
 
     model: nn.Module
+    forward: Forward  # the model's forward pass in the chosen precision, memory format and compilation
+    parameters: list[nn.Parameter]
     loss_fn: nn.Module
     optimizer: torch.optim.Optimizer
     update: Callable[..., Any]  # the optimizer's step
+    scaler: torch.amp.GradScaler | None
     lr_factor: Callable[[int], float]
     train: ResidentLoader
     val: ResidentLoader | None
@@ -67,9 +75,12 @@ class Run:
     epochs: int
     patience: int | None
     clip: float | None
+    accumulate: int
     log_every: int
+    graphed: Callable[[torch.Tensor, torch.Tensor], Step] | None = None
     epoch: int = 0
     step: int = 0
+    train_seconds: float = 0.0  # what the latest pass over the training split took
 
     @property
     def lr(self) -> float:
@@ -84,7 +95,7 @@ def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
     while run.epoch < run.epochs:
         train = train_epoch(run, report)
         run.epoch += 1
-        val = evaluate(run.model, run.loss_fn, run.val, run.meter(True)) if run.val else None
+        val = evaluate(run.model, run.forward, run.loss_fn, run.val, run.meter(True)) if run.val else None
         refuse_non_finite(run, train, val)
         judged = val or train
         is_best = run.monitor.record(_number(judged, run.monitor.metric), _number(judged, "loss"), run.epoch)
@@ -97,55 +108,103 @@ def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
 
 def train_epoch(run: Run, report: Report) -> Metrics:
     """One pass over the training split; returns its loss and, for classes, its accuracy, as seen while training."""
+    started = time.perf_counter()
     run.model.train()
     meter = run.meter(False)
     for inputs, targets in run.train.epoch(run.epoch, run.step):
         loss, outputs = train_step(run, inputs, targets)
         meter.add(loss, outputs, targets)
         run.step += 1
-        if run.step % run.log_every == 0:
+        if run.step % run.log_every == 0 or run.step == 1:
             report.step(run, float(loss))  # float(): waits for the device, hence only here
-    return meter.read()
+    metrics = meter.read()  # waits for the device too
+    run.train_seconds = time.perf_counter() - started
+    return metrics
 
 
-def train_step(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward, backward and one optimizer step; returns the batch's mean loss and its outputs, both detached."""
+def train_step(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+    """One optimizer step on a batch; returns its mean loss and its outputs, both detached."""
     reseed(run.device, run.seed, "step", run.step)  # dropout depends on the step alone, not on what ran before
     factor = run.lr_factor(run.step)
     for group in run.optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+        set_lr(group, group["initial_lr"] * factor)
+    return run.graphed(inputs, targets) if run.graphed is not None else optimize(run, inputs, targets)
+
+
+def optimize(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+    """Forward, backward, clip, step."""
     if isinstance(run.optimizer, torch.optim.LBFGS):  # which evaluates the loss several times in one step
-        passes: list[tuple[torch.Tensor, torch.Tensor]] = []
+        passes: list[Step] = []
 
         def closure() -> torch.Tensor:
             passes.append(forward_backward(run, inputs, targets))
+            clip_gradients(run)
             return passes[-1][0]
 
         run.update(closure)
         return passes[0]
     result = forward_backward(run, inputs, targets)
-    run.update()
+    if run.scaler is None:
+        clip_gradients(run)
+        run.update()
+    else:
+        run.scaler.unscale_(run.optimizer)
+        clip_gradients(run)
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
     return result
 
 
-def forward_backward(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put the gradients of a batch's mean loss, clipped, into the parameters; returns the loss and the outputs."""
-    for parameter in run.model.parameters():
+def forward_backward(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+    """Put the gradients of a batch's mean loss into the parameters, in `accumulate` passes over parts of the batch."""
+    for parameter in run.parameters:
         parameter.grad = None
-    outputs: torch.Tensor = run.model(inputs)
+    if run.accumulate == 1:
+        return backward_part(run, inputs, targets, 1.0)
+    parts = zip(inputs.chunk(run.accumulate), targets.chunk(run.accumulate), strict=True)
+    steps = [backward_part(run, part, labels, share(run.loss_fn, labels, targets)) for part, labels in parts]
+    return torch.stack([loss for loss, _ in steps]).sum(), torch.cat([outputs for _, outputs in steps])
+
+
+def backward_part(run: Run, inputs: torch.Tensor, targets: torch.Tensor, weight: float | torch.Tensor) -> Step:
+    """Add the gradients of `weight` times the mean loss of these samples; returns that and the outputs."""
+    outputs = run.forward(inputs)
     loss: torch.Tensor = run.loss_fn(outputs, targets)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if run.clip is not None:
-        nn.utils.clip_grad_norm_(run.model.parameters(), run.clip)
+    if not (isinstance(weight, float) and weight == 1.0):
+        loss = loss * weight
+    scaled = loss if run.scaler is None else run.scaler.scale(loss)
+    scaled.backward()  # type: ignore[no-untyped-call]
     return loss.detach(), outputs.detach()
 
 
+def share(loss_fn: nn.Module, part: torch.Tensor, whole: torch.Tensor) -> float | torch.Tensor:
+    """How much the mean loss of a part counts in the mean loss of the batch: by samples, or by their class weights."""
+    weight = getattr(loss_fn, "weight", None)
+    if isinstance(weight, torch.Tensor) and whole.ndim == 1:
+        return weight[part].sum() / weight[whole].sum()
+    return len(part) / len(whole)
+
+
+def clip_gradients(run: Run) -> None:
+    """Scale the gradients down to a norm of at most `clip`."""
+    if run.clip is not None:
+        nn.utils.clip_grad_norm_(run.parameters, run.clip)
+
+
+def set_lr(group: dict[str, Any], lr: float) -> None:
+    """Set a parameter group's learning rate; in place where a CUDA graph reads it from the device."""
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
+
+
 @torch.inference_mode()
-def evaluate(model: nn.Module, loss_fn: nn.Module, loader: ResidentLoader, meter: Meter) -> Metrics:
+def evaluate(model: nn.Module, forward: Forward, loss_fn: nn.Module, loader: ResidentLoader, meter: Meter) -> Metrics:
     """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented."""
     model.eval()
     for inputs, targets in loader:
-        outputs = model(inputs)
+        outputs = forward(inputs)
         meter.add(loss_fn(outputs, targets), outputs, targets)
     return meter.read()
 

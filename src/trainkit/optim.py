@@ -44,6 +44,7 @@ def sgd(
         nesterov=nesterov,
         dampening=dampening,
         weight_decay=weight_decay,
+        fused=True,
     )
 
 
@@ -61,7 +62,7 @@ def adam(
     import torch
 
     return torch.optim.Adam(
-        named_params, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
+        named_params, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=True
     )
 
 
@@ -79,7 +80,7 @@ def adamw(
     import torch
 
     return torch.optim.AdamW(
-        named_params, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
+        named_params, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=True
     )
 
 
@@ -103,6 +104,7 @@ def adagrad(
         initial_accumulator_value=initial_accumulator_value,
         eps=eps,
         weight_decay=weight_decay,
+        fused=all(param.device.type == "cpu" for _, param in named_params) or None,
     )
 
 

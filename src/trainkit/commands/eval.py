@@ -25,11 +25,12 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     split = choose_split(config, data)
     model = build.build_model(config, data, device)
     checkpoint.load_model(model, tensors, config.ckpt)
+    forward = build.build_forward(config, model, device)
     normalize = Normalize(data, device)
     loader = ResidentLoader(data.splits[split], config.batch_size, normalize, device)
     loss_fn = build.build_loss(config, data, device)
     meter = build.build_meter(config, data, normalize, device, full=True)
-    metrics = loop.evaluate(model, loss_fn, loader, meter)
+    metrics = loop.evaluate(model, forward, loss_fn, loader, meter)
     best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
     result = finite({**best, "split": split, "metrics": {split: metrics}})
     folder.write_json("metrics.json", result)

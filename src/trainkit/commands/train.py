@@ -60,10 +60,10 @@ def conclude(run: Run, data: Data, checkpoints: build.Checkpoints) -> dict[str, 
         checkpoint.load_model(run.model, tensors, checkpoints.best)
     metrics: dict[str, Metrics] = {}
     if run.val is not None:
-        metrics["val"] = loop.evaluate(run.model, run.loss_fn, run.val, run.meter(True))
+        metrics["val"] = loop.evaluate(run.model, run.forward, run.loss_fn, run.val, run.meter(True))
     if "test" in data.splits:
         loader = ResidentLoader(data.splits["test"], run.train.batch_size, run.train.normalize, run.device)
-        metrics["test"] = loop.evaluate(run.model, run.loss_fn, loader, run.meter(True))
+        metrics["test"] = loop.evaluate(run.model, run.forward, run.loss_fn, loader, run.meter(True))
     return {
         "objective": run.monitor.best,
         "monitor": ("val/" if run.val else "train/") + run.monitor.metric,

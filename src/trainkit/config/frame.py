@@ -30,6 +30,9 @@ class Frame:
     val_fraction: Fraction = 0.1
     split_seed: int = 0
     topk: Count = 5
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
     data_dir: Path | None = None
     output_dir: Path = Path("outputs")
     plugins: list[str] = dataclasses.field(default_factory=list)
@@ -46,6 +49,9 @@ class Train(Frame):
     monitor: str = "auto"
     patience: Count | None = None
     clip: Positive | None = None
+    accumulate: Count = 1
+    cuda_graph: bool = False
+    recompute: bool = False
     log_every: Count = 50
 
 

@@ -58,24 +58,31 @@ class Report:
 
 
 class Files:
-    """metrics.jsonl (every measurement), results.csv (a row an epoch) and train.log (what was said)."""
+    """metrics.jsonl (every measurement), results.csv (a row an epoch) and train.log (what was said).
+
+    `time` is seconds since this object was made, which is after the imports and before the data; the first line of
+    metrics.jsonl says when that was, as seconds since 1970. `train_seconds` is an epoch without evaluation and saving.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.metrics = folder / "metrics.jsonl"
         self.results = folder / "results.csv"
         self.started = time.monotonic()
+        self._line({"event": "start", "at": round(time.time(), 3)})
 
     def note(self, text: str) -> None:
         log.info("%s", text)
 
     def step(self, run: Run, loss: float) -> None:
-        self._line({"event": "step", "step": run.step, "epoch": run.epoch + 1, "loss": loss, "lr": run.lr})
+        row = {"step": run.step, "epoch": run.epoch + 1, "loss": loss, "lr": run.lr}
+        self._line({"event": "step", "time": self._time(), **row})
 
     def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
         numbers = {f"train/{name}": value for name, value in scalars(train).items()}
         numbers |= {f"val/{name}": value for name, value in scalars(val or {}).items()}
         row = {"epoch": run.epoch, "step": run.step, "lr": run.lr, **numbers}
-        self._line({"event": "epoch", "time": self._time(), **row, "best": is_best})
+        seconds = {"time": self._time(), "train_seconds": round(run.train_seconds, 4)}
+        self._line({"event": "epoch", **seconds, **row, "best": is_best})
         self._row({"epoch": run.epoch, "step": run.step, "time": self._time(), "lr": run.lr, **numbers})
         log.info("epoch %d %s", run.epoch, " ".join(f"{name}={value:.6g}" for name, value in numbers.items()))
 

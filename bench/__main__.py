@@ -1,0 +1,130 @@
+"""`python -m bench`: everything, by everybody. `python -m bench loop`: the loops alone, in a minute, without peers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from bench.processes import ROOT
+from bench.record import machine, write
+from bench.sections import Section, startup_section, work_section, wrong
+from bench.tables import rich_table
+from bench.works import BY_NAME, CONTESTANTS, LOOPS, OTHERS, WORKS, Work, missing
+
+progress = Console(stderr=True, highlight=False)
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"bench: error: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line, checked."""
+    parser = Parser(prog="python -m bench", description=__doc__, allow_abbrev=False)
+    parser.add_argument("part", nargs="?", default="all", help="all (default), or loop")
+    parser.add_argument("--repeats", type=int, help="rounds; default 3, of loop 15")
+    parser.add_argument("--only", metavar="A,B", help=f"contestants: {','.join(CONTESTANTS)}")
+    parser.add_argument("--work", metavar="A,B", help=f"what to measure: {','.join([*BY_NAME, *OTHERS])}")
+    parser.add_argument("--data-dir", type=Path, help="holds MNIST/raw and cifar10/{train,test}; $TRAINKIT_DATA")
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md, its picture and results.json")
+    args = parser.parse_args(argv)
+    if args.part not in ("all", "loop"):
+        parser.error(f"part '{args.part}' is not known; choose from: all, loop")
+    if args.part == "loop" and args.only:
+        parser.error("--only does not go with loop, which always measures trainkit and bare")
+    args.only = _names(parser, "--only", args.only, CONTESTANTS)
+    args.work = _names(parser, "--work", args.work, LOOPS if args.part == "loop" else [*BY_NAME, *OTHERS])
+    if args.repeats is None:
+        args.repeats = 15 if args.part == "loop" else 3
+    if args.repeats < 1:
+        parser.error(f"--repeats: expected a number >= 1, got {args.repeats}")
+    folder = args.data_dir or os.environ.get("TRAINKIT_DATA")
+    args.data_dir = Path(folder).absolute() if folder else None
+    return args
+
+
+def _names(parser: Parser, flag: str, text: str | None, known: Sequence[str]) -> list[str]:
+    from trainkit.errors import unknown
+
+    names = text.split(",") if text else list(known)
+    for name in names:
+        if name not in known:
+            parser.error(unknown(f"{flag}:", name, known))
+    return names
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr."""
+    progress.print(text, markup=False, soft_wrap=True)
+
+
+def without(work: Work, data_dir: Path | None) -> bool:
+    """Whether a work's data are not there; then says so."""
+    reason = missing(work.data, data_dir)
+    if reason:
+        say(f"{work.name}: left out: {reason}")
+    return reason is not None
+
+
+def measure(args: argparse.Namespace) -> Iterator[Section]:
+    """The sections asked for. The loops come last: they bring torch into this process."""
+    chosen = [work for work in WORKS if work.name in args.work]
+    usable = [work for work in chosen if not without(work, args.data_dir)]
+    place = args.data_dir or ROOT  # of works without files the folder is not read
+    if args.part == "all":
+        for work in usable:
+            names = [name for name in work.contestants if name in args.only]
+            yield work_section(work, names, place, args.repeats, say)
+        if "startup" in args.work:
+            mnist = BY_NAME["mnist_mlp"]
+            reason = missing(mnist.data, args.data_dir)
+            yield startup_section(mnist, args.data_dir, reason, max(args.repeats, 5), say)
+        if "data" in args.work and not without(BY_NAME["cifar10_cnn"], args.data_dir):
+            from bench.data_only import data_section
+
+            yield data_section(place, args.repeats, say)
+        if not {"trainkit", "bare"} <= set(args.only):
+            return
+    from bench.steady import loop_section
+
+    for work in usable:
+        if work.name in LOOPS:
+            yield loop_section(work, place, args.repeats if args.part == "loop" else 15, say)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, perhaps write. Returns 0; 1 when accuracies differ or nothing could be measured."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    where = machine()
+    sections = [section for section in measure(args) if section.readings]
+    screen = Console()
+    for name, value in where.items():
+        screen.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
+    failed = not sections
+    for section in sections:
+        screen.print(rich_table(section))
+        for row, reason in section.skipped.items():
+            screen.print(f"left out: {row}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        for row in wrong(section):
+            failed = True
+            screen.print(f"{section.name}: the accuracy of {row} is not that of bare", markup=False)
+    if args.write and sections:
+        for path in write(ROOT, sections, where):
+            screen.print(f"wrote {path.relative_to(ROOT)}", markup=False)
+    if not sections:
+        print("bench: error: nothing was measured; what was left out is said above", file=sys.stderr)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,75 @@
+"""`python -m bench loop`: the training loops alone, trainkit's against the bare one, in one process, taking turns.
+
+Both hold the same images in memory and have run an epoch before the clock starts. trainkit does all that it does in a
+run: training accuracy, learning rate of every step, random state of every step, metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bench.contestants import bare, trainkit
+from bench.sections import Say, Section, interleave
+from bench.works import Work
+from trainkit import build, loop
+from trainkit.config import folders
+from trainkit.config.compose import check_jobs
+from trainkit.config.frame import Train
+from trainkit.report.sinks import Files, Report
+
+
+def compose(work: Work, data_dir: Path) -> Train:
+    """The work as trainkit's checked config."""
+    folders.install([])
+    (config,) = check_jobs("train", trainkit.overrides(work, 0, data_dir), False, [])
+    assert isinstance(config, Train)
+    return config
+
+
+def build_both(work: Work, data_dir: Path) -> tuple[loop.Run, bare.Bare]:
+    """trainkit's run and the bare loop's parts, for the first `loop_samples` images of train."""
+    config = compose(work, data_dir)
+    device = build.build_device(config)
+    data = build.build_data(config)
+    train = data.splits["train"]
+    train.inputs, train.targets = train.inputs[: work.loop_samples], train.targets[: work.loop_samples]
+    return build.build_run(config, data, device), bare.prepare(work, device)
+
+
+def loop_section(work: Work, data_dir: Path, repeats: int, say: Say) -> Section:
+    """Milliseconds per step of both loops. `repeats` counts epochs of each after the first."""
+    run, hand = build_both(work, data_dir)
+    images, labels = run.train.inputs, run.train.targets
+
+    def wait() -> None:
+        if run.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def timed(epoch: Callable[[], None]) -> dict[str, float]:
+        begin = time.perf_counter()
+        epoch()
+        wait()
+        return {"step_ms": 1000 * (time.perf_counter() - begin) / run.train.steps_per_epoch}
+
+    def by_hand() -> None:
+        bare.train_epoch(hand, images, labels, torch.randperm(len(labels)).to(run.device), None)
+
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        report = Report([Files(Path(folder))])
+
+        def by_trainkit() -> None:
+            loop.train_epoch(run, report)
+            run.epoch += 1
+
+        by_trainkit()
+        by_hand()
+        options = ", bf16 and channels_last" if work.bf16 else ""
+        title = f"{work.title.partition(', 1 epoch')[0]}{options}: one step, steady state"
+        section = Section(work.name + " loop", "loop", title)
+        interleave(section, {"trainkit": lambda _: timed(by_trainkit), "bare": lambda _: timed(by_hand)}, repeats, say)
+    return section

@@ -1,0 +1,180 @@
+"""What makes the same step faster or smaller: precision, memory format, compilation, recomputation, CUDA graphs.
+
+Each is one flag of the config and refuses, in one line, what it cannot do. `prepare` puts the ones that wrap a model's
+forward pass together; `GraphedStep` wraps a whole training step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from trainkit.errors import ConfigError
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def set_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """Set what `precision` means for whole matrices; returns the autocast type of bf16 and fp16, else None.
+
+    fp32: matrix products in full fp32, convolutions as `device.cudnn.allow_tf32` says (torch's own defaults). tf32:
+    both in TF32 on GPUs that have it. Raises ConfigError for what the device cannot do.
+    """
+    if device.type != "cuda" and precision in ("tf32", "fp16"):
+        raise ConfigError(f"precision={precision} needs a CUDA GPU; on the CPU use fp32 or bf16")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("precision=bf16: this GPU has no bfloat16; use fp16")
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    if precision == "tf32":
+        torch.backends.cudnn.allow_tf32 = True
+    return DTYPES.get(precision)
+
+
+def prepare(
+    model: nn.Module,
+    device: torch.device,
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    compile: str | None = None,
+    recompute: bool = False,
+) -> Forward:
+    """The model's forward pass with these options: (N, …) inputs -> float32 outputs (N, C).
+
+    The model itself stays as it is: its parameters, names and state are what is trained and saved.
+    """
+    forward: Forward = model
+    if recompute:
+        forward = recomputing(model)
+    if compile is not None:
+        forward = torch.compile(forward, mode=compile)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    if dtype is None and not channels_last:
+        return forward
+
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        if channels_last and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if dtype is None:
+            return forward(inputs)
+        with torch.autocast(device.type, dtype):
+            outputs = forward(inputs)
+        return outputs.float()  # the loss is computed in fp32
+
+    return run
+
+
+def recomputing(model: nn.Module) -> Forward:
+    """A forward pass that keeps only the activations between blocks and computes the rest again in the backward pass.
+
+    Blocks are the layers of an `nn.Sequential`, in about sqrt(n) groups (Chen et al. 2016, arXiv:1604.06174). Raises
+    ConfigError for a model that is not such a chain.
+    """
+    if not isinstance(model, nn.Sequential) or len(model) < 4:
+        raise ConfigError("recompute=true is for deep models built as a chain of layers (nn.Sequential)")
+    layers = list(model)
+    size = max(round(len(layers) ** 0.5), 2)
+    blocks = [nn.Sequential(*layers[i : i + size]) for i in range(0, len(layers), size)]
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            for block in blocks:
+                x = block(x)
+            return x
+        for block in blocks:
+            contexts = functools.partial(_contexts, block)
+            x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+        return x
+
+    return forward
+
+
+def _contexts(block: nn.Module) -> tuple[Any, Any]:
+    return contextlib.nullcontext(), _untracked(block)
+
+
+@contextlib.contextmanager
+def _untracked(block: nn.Module) -> Iterator[None]:
+    # The second computation must not count the batch twice in the running statistics of batch norm: it updates copies.
+    tracked = [(module._buffers, dict(module._buffers)) for module in block.modules()]
+    for buffers, originals in tracked:
+        buffers.update({name: value.clone() for name, value in originals.items() if value is not None})
+    try:
+        yield
+    finally:
+        for buffers, originals in tracked:
+            buffers.update(originals)
+
+
+def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device, *, scaled: bool) -> None:
+    """Let a CUDA graph replay the optimizer's step: its learning rates become tensors that are read on the device.
+
+    Raises ConfigError where there is no CUDA device, and for optimizers whose step needs the CPU.
+    """
+    if device.type != "cuda":
+        raise ConfigError("cuda_graph=true needs a CUDA GPU; on the CPU leave it false")
+    if scaled:
+        raise ConfigError(
+            "cuda_graph=true does not work with precision=fp16, whose scaler decides on the CPU; use bf16"
+        )
+    for group in optimizer.param_groups:
+        if group.get("capturable") is None and not group.get("fused"):
+            raise ConfigError(f"cuda_graph=true does not work with {type(optimizer).__name__}; use sgd, adam or adamw")
+        if "capturable" in group:
+            group["capturable"] = True
+        group["lr"] = torch.tensor(group["lr"], device=device)
+
+
+class GraphedStep:
+    """A training step replayed as one CUDA graph, so that the CPU launches one thing instead of hundreds.
+
+    The first `WARM_UP` steps run as they are, on a side stream, as capture wants; then the step is captured once and
+    replayed on every batch of the captured shape. Other shapes (a short last batch) run as they are. Dropout stays a
+    function of (seed, step): a replay reads the generator's seed anew. The learning rate must be a tensor on the
+    device for the optimizer to read it in a replay; `build` makes it one.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, step: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self.step = step
+        self.steps_run = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs = self.targets = self.loss = self.outputs = torch.empty(0)
+
+    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.graph is None and self.steps_run < self.WARM_UP:
+            return self._warm_up(inputs, targets)
+        if self.graph is None:
+            self._capture(inputs, targets)
+            assert self.graph is not None
+        elif inputs.shape != self.inputs.shape or targets.shape != self.targets.shape:
+            return self.step(inputs, targets)
+        self.inputs.copy_(inputs)
+        self.targets.copy_(targets)
+        self.graph.replay()
+        return self.loss, self.outputs
+
+    def _warm_up(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.steps_run += 1
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            result = self.step(inputs, targets)
+        torch.cuda.current_stream().wait_stream(stream)
+        return result
+
+    def _capture(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        self.inputs, self.targets = inputs.clone(), targets.clone()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):  # records, runs nothing: weights and optimizer state stay as they are
+            self.loss, self.outputs = self.step(self.inputs, self.targets)
+        self.graph = graph

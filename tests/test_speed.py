@@ -1,0 +1,180 @@
+"""The speed options: the same mathematics, and one line for what a device cannot do. GPU parts skip without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from trainkit import build, checkpoint, loop
+from trainkit.cli import main
+from trainkit.config.compose import check_jobs
+from trainkit.config.folders import install
+from trainkit.config.frame import Train
+from trainkit.losses import cross_entropy
+from trainkit.speed import prepare
+
+CPU = torch.device("cpu")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+def config(*words: str) -> Train:
+    install([])
+    (frame,) = check_jobs("train", ["device.threads=1", *words], False, [])
+    assert isinstance(frame, Train)
+    return frame
+
+
+def losses_of(config: Train, steps: int = 6) -> tuple[list[float], loop.Run]:
+    device = build.build_device(config)
+    run = build.build_run(config, build.build_data(config), device)
+    run.model.train()
+    losses = []
+    for inputs, targets in run.train.epoch(0, 0):
+        losses.append(float(loop.train_step(run, inputs, targets)[0]))
+        run.step += 1
+        if len(losses) == steps:
+            break
+    return losses, run
+
+
+CNN = ["model=cnn", "optim=sgd"]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 128])
+@pytest.mark.parametrize("loss", [[], ["loss=cross_entropy", "loss.weight=[1,2,3,4,5,6,7,8,9,10]"]])
+def test_accumulation_is_the_mathematics_of_the_whole_batch(parts: int, loss: list[str]) -> None:
+    whole, run = losses_of(config(*CNN, *loss))
+    split, split_run = losses_of(config(*CNN, *loss, f"accumulate={parts}"))
+    assert split == pytest.approx(whole, rel=1e-4)
+    for a, b in zip(run.parameters, split_run.parameters, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_share_by_samples_and_by_class_weights() -> None:
+    labels = torch.tensor([0, 1, 1, 2])
+    plain, weighted = cross_entropy(3), cross_entropy(3, weight=[1.0, 2.0, 5.0])
+    assert loop.share(plain, labels[:1], labels) == 0.25
+    assert float(loop.share(weighted, labels[:1], labels)) == pytest.approx(0.1)
+
+
+def test_bf16_stays_close_to_fp32_and_keeps_fp32_weights() -> None:
+    exact, _ = losses_of(config(*CNN))
+    rounded, run = losses_of(config(*CNN, "precision=bf16"))
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.05)
+    assert {parameter.dtype for parameter in run.parameters} == {torch.float32}
+
+
+def test_channels_last_is_the_same_function() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 2))
+    images = torch.randn(5, 3, 8, 8)
+    expected = model(images)
+    outputs = prepare(model, CPU, channels_last=True)(images)
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(outputs, expected, atol=1e-5)
+
+
+DEEP = [*CNN, "model.channels=[8,8,8]", "model.norm=batch", "model.dropout=0.3"]
+
+
+def test_recomputation_gives_the_same_bits() -> None:
+    plain, run = losses_of(config(*DEEP))
+    again, recomputed = losses_of(config(*DEEP, "recompute=true"))
+    assert again == plain
+    for (name, a), b in zip(run.model.state_dict().items(), recomputed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name  # running statistics of the batch norms too: each batch counted once
+
+
+def test_recomputation_keeps_less() -> None:
+    model = nn.Sequential(*(layer for _ in range(8) for layer in (nn.Linear(64, 64), nn.Tanh())))
+    inputs = torch.randn(16, 64, requires_grad=True)
+
+    def kept(forward: object) -> int:
+        total = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += tensor.numel() if not isinstance(tensor, nn.Parameter) and tensor.ndim == 2 else 0
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            forward(inputs)  # type: ignore[operator]
+        return total
+
+    assert kept(prepare(model, CPU, recompute=True)) < kept(prepare(model, CPU)) / 2
+
+
+def test_compiled_forward_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    plain, _ = losses_of(config("model=mlp"), steps=3)
+    compiled, _ = losses_of(config("model=mlp", "compile=default"), steps=3)
+    assert compiled == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["precision=fp16"], "precision=fp16 needs a CUDA GPU; on the CPU use fp32 or bf16"),
+        (["precision=tf32"], "precision=tf32 needs a CUDA GPU"),
+        (["cuda_graph=true"], "cuda_graph=true needs a CUDA GPU"),
+        (["model=linear", "recompute=true"], "recompute=true is for deep models"),
+        (["accumulate=0"], "accumulate: expected an integer >= 1, got 0"),
+        (["compile=fast"], "compile: "),
+    ],
+)
+def test_refused_in_one_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "device=cpu", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"trainkit: error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_precision_travels_in_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "device=cpu", "epochs=1", "precision=bf16", "channels_last=true", "model=cnn"]) == 0
+    (run,) = (tmp_path / "outputs" / "train").iterdir()
+    header = checkpoint.read_header(checkpoint.locate(run))
+    assert (header["config"]["precision"], header["config"]["channels_last"]) == ("bf16", True)
+    assert main(["eval", f"ckpt={run}"]) == 0
+
+
+@needs_cuda
+def test_no_host_sync_between_log_points() -> None:
+    frame = config(*CNN, "device=cuda", "model.dropout=0.1", "augment=flip_crop", "clip=1", "optim=adam")
+    run = build.build_run(frame, build.build_data(frame), build.build_device(frame))
+    run.model.train()
+    meter = run.meter(False)
+    for epoch in range(2):
+        torch.cuda.set_sync_debug_mode("error" if epoch else "default")  # the first epoch initialises libraries
+        try:
+            for inputs, targets in run.train.epoch(epoch, run.step):
+                loss, outputs = loop.train_step(run, inputs, targets)
+                meter.add(loss, outputs, targets)
+                run.step += 1
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+@pytest.mark.parametrize("optim", ["sgd", "adam", "adamw"])
+def test_cuda_graph_gives_the_numbers_of_eager(optim: str) -> None:
+    words = ["device=cuda", "device.deterministic=true", "model=mlp", f"optim={optim}", "model.dropout=0.2"]
+    eager, run = losses_of(config(*words), steps=11)
+    graphed, graphed_run = losses_of(config(*words, "cuda_graph=true"), steps=11)
+    assert graphed == pytest.approx(eager, rel=1e-5)
+    for a, b in zip(run.parameters, graphed_run.parameters, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+def test_half_precisions_train_on_a_gpu(precision: str) -> None:
+    exact, _ = losses_of(config(*CNN, "device=cuda"))
+    rounded, _ = losses_of(config(*CNN, "device=cuda", f"precision={precision}", "channels_last=true"))
+    assert rounded == pytest.approx(exact, rel=0.05)
