@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from trainkit.randomness import reseed
 
 if TYPE_CHECKING:
     from trainkit.build import Checkpoints
-    from trainkit.data.loaders import ResidentLoader
+    from trainkit.data.loaders import Loader
     from trainkit.report.sinks import Report
 
 
@@ -55,8 +56,8 @@ class Run:
     optimizer: torch.optim.Optimizer
     update: Callable[..., Any]  # the optimizer's step
     lr_factor: Callable[[int], float]
-    train: ResidentLoader
-    val: ResidentLoader | None
+    train: Loader
+    val: Loader | None
     device: torch.device
     meter: Callable[[bool], Meter]
     monitor: Monitor
@@ -67,6 +68,7 @@ class Run:
     log_every: int
     epoch: int = 0
     step: int = 0
+    data_wait: float = 0.0  # the share of the last epoch that was spent waiting for batches
 
     @property
     def lr(self) -> float:
@@ -95,13 +97,19 @@ def train_epoch(run: Run, report: Report) -> Metrics:
     """One pass over the training split; returns its loss and, for classes, its accuracy, as seen while training."""
     run.model.train()
     meter = run.meter(False)
+    waited = 0.0
+    started = asked = time.perf_counter()
     for inputs, targets in run.train.epoch(run.epoch, run.step):
+        waited += time.perf_counter() - asked
         loss, outputs = train_step(run, inputs, targets)
         meter.add(loss, outputs, targets)
         run.step += 1
         if run.step % run.log_every == 0:
             report.step(run, float(loss))  # float(): waits for the device, hence only here
-    return meter.read()
+        asked = time.perf_counter()
+    metrics = meter.read()
+    run.data_wait = waited / (time.perf_counter() - started)
+    return metrics
 
 
 def train_step(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,7 +145,7 @@ def forward_backward(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> t
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loss_fn: nn.Module, loader: ResidentLoader, meter: Meter) -> Metrics:
+def evaluate(model: nn.Module, loss_fn: nn.Module, loader: Loader, meter: Meter) -> Metrics:
     """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented."""
     model.eval()
     for inputs, targets in loader:

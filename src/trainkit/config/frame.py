@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from trainkit.schema import Count, Fraction, Positive, plain
+from trainkit.schema import Count, Fraction, NonNegativeInt, Positive, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Frame:
     val_fraction: Fraction = 0.1
     split_seed: int = 0
     topk: Count = 5
+    loader: Literal["auto", "resident", "streaming"] = "auto"
+    workers: Literal["auto"] | NonNegativeInt = "auto"
     data_dir: Path | None = None
     output_dir: Path = Path("outputs")
     plugins: list[str] = dataclasses.field(default_factory=list)

@@ -75,8 +75,9 @@ class Files:
         numbers = {f"train/{name}": value for name, value in scalars(train).items()}
         numbers |= {f"val/{name}": value for name, value in scalars(val or {}).items()}
         row = {"epoch": run.epoch, "step": run.step, "lr": run.lr, **numbers}
-        self._line({"event": "epoch", "time": self._time(), **row, "best": is_best})
-        self._row({"epoch": run.epoch, "step": run.step, "time": self._time(), "lr": run.lr, **numbers})
+        wait = {"data_wait": round(run.data_wait, 4)}
+        self._line({"event": "epoch", "time": self._time(), **row, **wait, "best": is_best})
+        self._row({"epoch": run.epoch, "step": run.step, "time": self._time(), "lr": run.lr, **numbers, **wait})
         log.info("epoch %d %s", run.epoch, " ".join(f"{name}={value:.6g}" for name, value in numbers.items()))
 
     def end(self, result: dict[str, Any]) -> None:
