@@ -20,6 +20,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -33,7 +34,8 @@ from numpy.typing import NDArray
 
 from trainkit import storage
 from trainkit.data.decode import Bad, mapped
-from trainkit.data.decoders import Rows, in_memory, num_cpus
+from trainkit.data.decoders import Rows, in_memory
+from trainkit.data.machine import num_cpus
 from trainkit.errors import ConfigError, TrainkitError
 
 _FORMAT = 1
@@ -62,7 +64,7 @@ class Wanted:
 
     @property
     def nbytes(self) -> int:
-        return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in self.files.values())
+        return sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in self.files.values())
 
     @property
     def names(self) -> list[str]:
@@ -136,7 +138,7 @@ def _read(path: Path, wanted: Wanted) -> Entry:
         raise ValueError("it is of other data")
     arrays = {}
     for name, (shape, kind) in wanted.files.items():
-        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        size = math.prod(shape) * np.dtype(kind).itemsize
         with open(path / name, "rb") as file:
             if os.fstat(file.fileno()).st_size != size:
                 raise ValueError(f"{name} has {os.fstat(file.fileno()).st_size:,} bytes instead of {size:,}")

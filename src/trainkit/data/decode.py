@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import mmap
 import os
 import queue
@@ -101,7 +102,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 def mapped(descriptor: int, shape: tuple[int, ...], dtype: Any, *, private: bool = False) -> NDArray[Any]:
     """The file behind a descriptor as an array. `private`: what is written into it stays in this process."""
     access = mmap.ACCESS_COPY if private else mmap.ACCESS_WRITE
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     return np.frombuffer(mmap.mmap(descriptor, size, access=access), dtype=dtype).reshape(shape)
 
 
@@ -118,10 +119,11 @@ def serve(setup: dict[str, Any]) -> None:
     jobs: queue.SimpleQueue[tuple[int, int, list[str]]] = queue.SimpleQueue()
 
     def listen() -> None:  # at once, also while a file is decoded: whoever sends a job never has to wait
-        with wire.makefile("rb") as lines:
-            for line in lines:
+        try:
+            for line in wire.makefile("rb"):
                 jobs.put(json.loads(line))
-        os._exit(0)
+        finally:  # the other end has closed, or was killed (which a read reports as a reset)
+            os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
     while True:

@@ -8,7 +8,9 @@ pickles, and needs room in /dev/shm): each takes 0.1 s to start, two open files 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import math
 import os
 import signal
 import socket
@@ -24,52 +26,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data.decode import Bad, decode_rows, mapped
+from trainkit.data.machine import free_host_memory
 from trainkit.errors import ResourceError
 
 _PATIENCE = 60.0  # seconds that a worker may take for a job, and
 _PATIENCE_A_FILE = 0.5  # so many more for each file of it: a slow network drive is not a hang
 
 
-def num_cpus() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Rows:
     """An array in a file, which other processes can map too: a file of the disk, or one that is only in memory.
 
-    Raises OSError at once when there is no room; writing into a mapping would find out too late, by a signal.
+    Raises OSError at once when the disk has no room; writing into a mapping would find out too late, by a signal.
+    fd: None where not even a file in memory is allowed (ulimit -f): then this process has the array for itself.
     """
+
+    fd: int | None
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, path: Path | None = None) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
-        self.nbytes = int(np.prod(shape)) * self.dtype.itemsize
-        if path is not None:
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        elif hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("trainkit")
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.fd = os.dup(file.fileno())
-        self._close = weakref.finalize(self, os.close, self.fd)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self.fd, 0, self.nbytes)
-        else:
-            os.truncate(self.fd, self.nbytes)
-        self.array: NDArray[Any] = mapped(self.fd, shape, dtype)
+        self.nbytes = math.prod(shape) * self.dtype.itemsize
+        self.fd = _open(path)
+        weakref.finalize(self, os.close, self.fd)
+        try:
+            # On a disk the room is taken now; of memory the kernel would hand out all it has, and then kill.
+            if path is not None and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self.fd, 0, self.nbytes)
+            else:
+                os.truncate(self.fd, self.nbytes)
+        except OSError as error:
+            if path is not None or error.errno != errno.EFBIG:
+                raise
+            self.fd = None
+        self.array: NDArray[Any] = mapped(-1 if self.fd is None else self.fd, shape, dtype)
 
     def private(self) -> NDArray[Any]:
         """The array without a way back into the file."""
+        if self.fd is None:
+            return self.array
         return mapped(self.fd, self.shape, self.dtype, private=True)
+
+
+def _open(path: Path | None) -> int:
+    if path is not None:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("trainkit")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def in_memory(shape: tuple[int, ...], dtype: Any, advice: str) -> Rows:
     """Rows that no disk holds. Raises ResourceError, ending in `advice`, when the memory is too small."""
+    needed, free = math.prod(shape) * np.dtype(dtype).itemsize, free_host_memory()
+    what = f"{' x '.join(map(str, shape))} numbers"
+    if needed > free:
+        raise ResourceError(f"no memory for {what} ({needed:,} bytes, {free:,} free); {advice}")
     try:
         return Rows(shape, dtype)
     except OSError as error:
-        what = f"{shape[0]} x {' x '.join(map(str, shape[1:]))}"
-        raise ResourceError(f"no memory for {what} numbers ({error.strerror}); {advice}") from error
+        raise ResourceError(f"no memory for {what} ({error.strerror}); {advice}") from error
 
 
 class Decoders:
@@ -84,8 +99,9 @@ class Decoders:
         self.processes: list[subprocess.Popen[bytes]] = []
         self._wires: list[socket.socket] = []
         self.close = weakref.finalize(self, _stop, self.processes, self._wires)
-        for _ in range(workers):
-            self._start(workers)
+        if images.fd is not None and (moments is None or moments.fd is not None):
+            for _ in range(workers):
+                self._start(workers)
         self._lines = [wire.makefile("rb") for wire in self._wires]
 
     def _start(self, workers: int) -> None:

@@ -6,6 +6,7 @@ ring of batches in shared memory that they decode into.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -73,7 +74,7 @@ class Files:
     def __init__(self, paths: NDArray[np.object_], stream: Stream) -> None:
         self.paths, self.stream = paths, stream
         self.shape = (len(paths), *stream.shape)
-        self.size = self.nbytes = int(np.prod(self.shape))
+        self.size = self.nbytes = math.prod(self.shape)
 
     def __len__(self) -> int:
         return len(self.paths)

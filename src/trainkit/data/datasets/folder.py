@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -21,8 +22,9 @@ import numpy as np
 
 from trainkit.data.cache import Entry, Wanted, fetch
 from trainkit.data.decode import DECODER, Bad
-from trainkit.data.decoders import Decoders, Rows, in_memory, num_cpus
+from trainkit.data.decoders import Decoders, Rows, in_memory
 from trainkit.data.files import Files, Stream
+from trainkit.data.machine import num_cpus
 from trainkit.data.splits import Data, Split, hold_out
 from trainkit.errors import DataError, unknown
 from trainkit.registry import register
@@ -83,7 +85,7 @@ class ImageFolder:
 
     @property
     def nbytes(self) -> int:
-        return sum(map(len, self.found.values())) * int(np.prod(self.shape))
+        return sum(map(len, self.found.values())) * math.prod(self.shape)
 
     def decoded(self, workers: int | None = None) -> Data:
         """All images in memory, by way of the cache; `workers` processes decode what is not in it, None for all CPUs.
@@ -247,7 +249,7 @@ def _decode_all(
     workers = _workers(samples) if workers is None else workers
     ahead = _AHEAD * max(workers, 1)
     kept = images is not None
-    chunk = max(1, min(_CHUNK, _CHUNK_BYTES // int(np.prod(shape))))
+    chunk = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(shape)))
     scratch = images or in_memory((ahead * chunk, *shape), np.uint8, "choose a smaller dataset.image_size")
     decoders = Decoders(workers, scratch, moments, mode)
     starts = range(0, len(samples), chunk)
