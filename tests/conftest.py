@@ -23,6 +23,14 @@ elif "PYTHONPATH" in os.environ:  # `PYTHONPATH=src pytest`: the commands run in
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(place) for place in places if place)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images go into a scratch folder, not into the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """How a command ended in this process."""

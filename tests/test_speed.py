@@ -29,7 +29,7 @@ def config(*words: str) -> Train:
 
 def losses_of(config: Train, steps: int = 6) -> tuple[list[float], loop.Run]:
     device = build.build_device(config)
-    run = build.build_run(config, build.build_data(config), device)
+    run = build.build_run(config, build.build_data(config, device), device)
     run.model.train()
     losses = []
     for inputs, targets in run.train.epoch(0, 0):
@@ -147,7 +147,8 @@ def test_precision_travels_in_the_checkpoint(tmp_path: Path, monkeypatch: pytest
 @needs_cuda
 def test_no_host_sync_between_log_points() -> None:
     frame = config(*CNN, "device=cuda", "model.dropout=0.1", "augment=flip_crop", "clip=1", "optim=adam")
-    run = build.build_run(frame, build.build_data(frame), build.build_device(frame))
+    device = build.build_device(frame)
+    run = build.build_run(frame, build.build_data(frame, device), device)
     run.model.train()
     meter = run.meter(False)
     for epoch in range(2):

@@ -14,7 +14,8 @@ from torch import nn
 from trainkit import checkpoint, losses, registry, speed, storage
 from trainkit.config.frame import Choice, Frame, Train, to_plain
 from trainkit.data.checks import finish
-from trainkit.data.loaders import Normalize, ResidentLoader
+from trainkit.data.loaders import Normalize, make_loader
+from trainkit.data.placement import place
 from trainkit.data.splits import Data, hold_out
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.loop import Monitor, Run, optimize
@@ -43,10 +44,10 @@ def default_data_dir() -> Path:
     return Path(cache, "trainkit", "data")
 
 
-def build_data(config: Frame) -> Data:
-    """The data set, with val held out, checked, and with the statistics of its train split."""
-    data = component("dataset", config.dataset, config.data_dir or default_data_dir(), config.split_seed)
-    assert isinstance(data, Data)
+def build_data(config: Frame, device: torch.device) -> Data:
+    """The data set where `loader` wants it, val held out, checked, and with the statistics of its train split."""
+    found = component("dataset", config.dataset, config.data_dir or default_data_dir(), config.split_seed)
+    data = place(found, config.loader, None if config.workers == "auto" else config.workers, device)
     hold_out(data, "val", config.val_fraction, config.split_seed)
     return finish(data)
 
@@ -99,10 +100,8 @@ def build_run(config: Train, data: Data, device: torch.device) -> Run:
         raise ConfigError(
             f"augment={config.augment.name} is for images, dataset {data.name} has none: use augment=none"
         )
-    train = ResidentLoader(
-        data.splits["train"], config.batch_size, normalize, device, seed=config.seed, augment=augment
-    )
-    val = ResidentLoader(data.splits["val"], config.batch_size, normalize, device) if "val" in data.splits else None
+    train = make_loader(data, "train", config.batch_size, normalize, device, seed=config.seed, augment=augment)
+    val = make_loader(data, "val", config.batch_size, normalize, device) if "val" in data.splits else None
     model = build_model(config, data, device)
     forward = build_forward(config, model, device, recompute=config.recompute)
     optimizer = build_optimizer(config, model, device)

@@ -25,7 +25,7 @@ from trainkit.randomness import reseed
 
 if TYPE_CHECKING:
     from trainkit.build import Checkpoints
-    from trainkit.data.loaders import ResidentLoader
+    from trainkit.data.loaders import Loader
     from trainkit.report.sinks import Report
     from trainkit.speed import Forward
 
@@ -66,8 +66,8 @@ class Run:
     update: Callable[..., Any]  # the optimizer's step
     scaler: torch.amp.GradScaler | None
     lr_factor: Callable[[int], float]
-    train: ResidentLoader
-    val: ResidentLoader | None
+    train: Loader
+    val: Loader | None
     device: torch.device
     meter: Callable[[bool], Meter]
     monitor: Monitor
@@ -81,6 +81,7 @@ class Run:
     epoch: int = 0
     step: int = 0
     train_seconds: float = 0.0  # what the latest pass over the training split took
+    data_wait: float = 0.0  # the share of it that was spent waiting for batches
 
     @property
     def lr(self) -> float:
@@ -108,17 +109,21 @@ def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
 
 def train_epoch(run: Run, report: Report) -> Metrics:
     """One pass over the training split; returns its loss and, for classes, its accuracy, as seen while training."""
-    started = time.perf_counter()
     run.model.train()
     meter = run.meter(False)
+    waited = 0.0
+    started = asked = time.perf_counter()
     for inputs, targets in run.train.epoch(run.epoch, run.step):
+        waited += time.perf_counter() - asked
         loss, outputs = train_step(run, inputs, targets)
         meter.add(loss, outputs, targets)
         run.step += 1
         if run.step % run.log_every == 0 or run.step == 1:
             report.step(run, float(loss))  # float(): waits for the device, hence only here
+        asked = time.perf_counter()
     metrics = meter.read()  # waits for the device too
     run.train_seconds = time.perf_counter() - started
+    run.data_wait = waited / run.train_seconds
     return metrics
 
 
@@ -200,7 +205,7 @@ def set_lr(group: dict[str, Any], lr: float) -> None:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, forward: Forward, loss_fn: nn.Module, loader: ResidentLoader, meter: Meter) -> Metrics:
+def evaluate(model: nn.Module, forward: Forward, loss_fn: nn.Module, loader: Loader, meter: Meter) -> Metrics:
     """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented."""
     model.eval()
     for inputs, targets in loader:

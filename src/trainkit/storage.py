@@ -25,7 +25,7 @@ def replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)  # without this a power cut can undo the rename, though never tear the file
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -46,6 +46,17 @@ def append(path: Path, line: str) -> None:
         raise cannot_write(path, error, len(line)) from error
 
 
+def publish(draft: Path, final: Path) -> None:
+    """Give a folder of finished files its final name: after a crash `final` is missing or whole.
+
+    Raises OSError, and leaves the draft, when the disk fails or `final` is there already.
+    """
+    for path in (*draft.iterdir(), draft):
+        _sync(path)
+    os.rename(draft, final)
+    _sync(final.parent)
+
+
 def cannot_write(path: Path, error: OSError, size: int = 0) -> ResourceError:
     """The one line for a failed write, with the bytes needed and free where a full disk is the reason."""
     room = ""
@@ -55,9 +66,9 @@ def cannot_write(path: Path, error: OSError, size: int = 0) -> ResourceError:
     return ResourceError(f"cannot write {path} ({error.strerror or error}{room})")
 
 
-def _sync_folder(folder: Path) -> None:
-    # Without this a power cut can undo the rename, though never tear the file.
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written into a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from trainkit import build, checkpoint, loop, rundir
 from trainkit.config.frame import Eval
-from trainkit.data.loaders import Normalize, ResidentLoader
+from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError
 from trainkit.report.console import Console, table
@@ -20,14 +21,17 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     device = build.build_device(config)
     folder.write_json("env.json", environment(device))
     tensors, meta = checkpoint.load(config.ckpt)
-    data = build.build_data(config)
+    data = build.build_data(config, device)
+    folder.write_json("env.json", environment(device) | {"loader": dataclasses.asdict(data.loading)})
+    for text in data.notes:
+        console.note(text)
     build.adopt_facts(data, meta["data"], config.ckpt)
     split = choose_split(config, data)
     model = build.build_model(config, data, device)
     checkpoint.load_model(model, tensors, config.ckpt)
     forward = build.build_forward(config, model, device)
     normalize = Normalize(data, device)
-    loader = ResidentLoader(data.splits[split], config.batch_size, normalize, device)
+    loader = make_loader(data, split, config.batch_size, normalize, device)
     loss_fn = build.build_loss(config, data, device)
     meter = build.build_meter(config, data, normalize, device, full=True)
     metrics = loop.evaluate(model, forward, loss_fn, loader, meter)

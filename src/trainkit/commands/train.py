@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
 
 from trainkit import build, checkpoint, loop, rundir
 from trainkit.config.frame import Train
-from trainkit.data.loaders import ResidentLoader
+from trainkit.data.loaders import make_loader
 from trainkit.data.splits import Data
 from trainkit.loop import Run
 from trainkit.metrics import Metrics
@@ -24,7 +25,8 @@ def train(config: Train, folder: RunDir, console: Console) -> dict[str, Any]:
     try:
         device = build.build_device(config)
         folder.write_json("env.json", environment(device))
-        data = build.build_data(config)
+        data = build.build_data(config, device)
+        folder.write_json("env.json", environment(device) | {"loader": dataclasses.asdict(data.loading)})
         run = build.build_run(config, data, device)
         announce(config, data, run, report, console)
         checkpoints = build.Checkpoints(folder.checkpoints, config, data)
@@ -62,7 +64,7 @@ def conclude(run: Run, data: Data, checkpoints: build.Checkpoints) -> dict[str, 
     if run.val is not None:
         metrics["val"] = loop.evaluate(run.model, run.forward, run.loss_fn, run.val, run.meter(True))
     if "test" in data.splits:
-        loader = ResidentLoader(data.splits["test"], run.train.batch_size, run.train.normalize, run.device)
+        loader = make_loader(data, "test", run.train.batch_size, run.train.normalize, run.device)
         metrics["test"] = loop.evaluate(run.model, run.forward, run.loss_fn, loader, run.meter(True))
     return {
         "objective": run.monitor.best,

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from trainkit.schema import Count, Fraction, Positive, plain
+from trainkit.schema import Count, Fraction, NonNegativeInt, Positive, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Frame:
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
+    loader: Literal["auto", "resident", "streaming"] = "auto"
+    workers: Literal["auto"] | NonNegativeInt = "auto"
     data_dir: Path | None = None
     output_dir: Path = Path("outputs")
     plugins: list[str] = dataclasses.field(default_factory=list)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainkit.data.splits import Array, Data, Split, Task, input_stats
+from trainkit.data.files import Files
+from trainkit.data.splits import Array, Data, Split, Task, input_stats, moment_stats
 from trainkit.errors import DataError
 
 
@@ -48,8 +49,8 @@ def check_split(split: Split, task: Task, num_classes: int | None, where: str) -
         _check_target_rows(targets, task, num_classes, where)
 
 
-def _check_finite(values: Array, where: str) -> None:
-    if values.dtype.kind != "f" or np.isfinite(values).all():
+def _check_finite(values: Array | Files, where: str) -> None:
+    if isinstance(values, Files) or values.dtype.kind != "f" or np.isfinite(values).all():
         return
     row, *column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
     at = f"row {row}" + (f", column {column[0]}" if len(column) == 1 else "")
@@ -85,8 +86,7 @@ def _check_target_rows(targets: Array, task: Task, width: int | None, where: str
 
 def _complete_stats(data: Data) -> None:
     if data.mean is None or data.std is None:
-        with np.errstate(invalid="ignore"):  # rounding can turn the variance of a constant channel negative: std is nan
-            data.mean, data.std = _channel_stats(data.splits["train"].inputs)
+        data.mean, data.std = _channel_stats(data.splits["train"])
     constant = _is_constant(data.mean, data.std)
     if not np.isfinite(data.mean).all() or np.isinf(data.std).any() or len(data.mean) != data.in_shape[0]:
         raise DataError(f"dataset {data.name}: mean {data.mean} and std {data.std} do not fit samples {data.in_shape}")
@@ -100,8 +100,11 @@ def _complete_stats(data: Data) -> None:
         data.target_mean, data.target_std = mean, np.where(_is_constant(mean, std), np.float32(1), std)
 
 
-def _channel_stats(inputs: Array) -> tuple[Array, Array]:
-    """As `input_stats`, for float images too: float32 (C,) each."""
+def _channel_stats(split: Split) -> tuple[Array, Array]:
+    """As `input_stats`, for float images and image files too: float32 (C,) each."""
+    inputs = split.inputs
+    if split.moments is not None or isinstance(inputs, Files):
+        return moment_stats(split)
     if inputs.dtype == np.uint8 or inputs.ndim == 2:
         return input_stats(inputs)
     axes = (0, *range(2, inputs.ndim))

@@ -1,12 +1,14 @@
-"""Batches for the model. A split lives on the device as it was decoded; a batch is one index operation away."""
+"""Batches for the model. Whether samples live on the device (resident) or come a batch at a time (streaming) changes
+where they are read from, never a number: order, augmentation and normalisation are the same code on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainkit.data.files import Files
 from trainkit.data.splits import Data, Split
 from trainkit.randomness import permutation, torch_generator
 
@@ -42,11 +44,14 @@ class Normalize:
         return (raw - self.target_mean) / self.target_std
 
 
-class ResidentLoader:
-    """A split held on the device.
+class Loader:
+    """Batches of a split: what all kinds share, which is everything that decides their content.
 
     `epoch(n, first_step)` yields shuffled, augmented training batches; iterating yields every sample once, in order.
+    A kind says in `raw` how samples come to the device, and in `hint` what helps when that takes long.
     """
+
+    hint: str | None = None
 
     def __init__(
         self,
@@ -58,13 +63,16 @@ class ResidentLoader:
         seed: int = 0,
         augment: Augment | None = None,
     ) -> None:
-        self.inputs = torch.from_numpy(split.inputs).to(device)
         self.targets = normalize.targets(torch.from_numpy(split.targets).to(device))
         self.batch_size = batch_size
         self.normalize = normalize
         self.device = device
         self.seed = seed
         self.augment = augment
+
+    def raw(self, bounds: list[slice], order: torch.Tensor | None) -> Iterator[Batch]:
+        """Inputs and targets on the device, as they are stored, of each slice of `order` (None: of the split)."""
+        raise NotImplementedError
 
     @property
     def num_samples(self) -> int:
@@ -82,17 +90,79 @@ class ResidentLoader:
 
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """The batches of a training epoch; `first_step` is the number of steps taken before it."""
-        order = permutation(self.num_samples, self.seed, epoch).to(self.device)
-        for i in range(self.steps_per_epoch):
-            last = i == self.steps_per_epoch - 1
-            index = order[i * self.batch_size : None if last else (i + 1) * self.batch_size]
-            inputs = self.inputs.index_select(0, index)
+        order = permutation(self.num_samples, self.seed, epoch)
+        bounds = self._bounds(self.steps_per_epoch)
+        for step, (inputs, targets) in enumerate(self.raw(bounds, order), start=first_step):
             if self.augment is not None:
-                generator = torch_generator(self.seed, "augment", first_step + i, device=self.device)
-                inputs = self.augment(inputs, generator)
-            yield self.normalize.inputs(inputs), self.targets.index_select(0, index)
+                inputs = self.augment(inputs, torch_generator(self.seed, "augment", step, device=self.device))
+            yield self.normalize.inputs(inputs), targets
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, self.num_samples, self.batch_size):
-            part = slice(start, start + self.batch_size)
-            yield self.normalize.inputs(self.inputs[part]), self.targets[part]
+        for inputs, targets in self.raw(self._bounds(-(-self.num_samples // self.batch_size)), None):
+            yield self.normalize.inputs(inputs), targets
+
+    def _bounds(self, steps: int) -> list[slice]:
+        starts = [step * self.batch_size for step in range(steps)]
+        return [slice(start, end) for start, end in zip(starts, [*starts[1:], self.num_samples], strict=True)]
+
+
+class ResidentLoader(Loader):
+    """A split held on the device: a batch is one index operation."""
+
+    def __init__(
+        self, split: Split, batch_size: int, normalize: Normalize, device: torch.device, **options: Any
+    ) -> None:
+        super().__init__(split, batch_size, normalize, device, **options)
+        assert not isinstance(split.inputs, Files)
+        self.inputs = torch.from_numpy(split.inputs).to(device)
+
+    def raw(self, bounds: list[slice], order: torch.Tensor | None) -> Iterator[Batch]:
+        if order is None:
+            yield from ((self.inputs[part], self.targets[part]) for part in bounds)
+            return
+        order = order.to(self.device)
+        for part in bounds:
+            index = order[part]
+            yield self.inputs.index_select(0, index), self.targets.index_select(0, index)
+
+
+class StreamingLoader(Loader):
+    """A split that is not on the device: decoded files, or an array of the host, a batch at a time."""
+
+    def __init__(
+        self, split: Split, batch_size: int, normalize: Normalize, device: torch.device, **options: Any
+    ) -> None:
+        super().__init__(split, batch_size, normalize, device, **options)
+        self.inputs = split.inputs
+        self.hint = "loader=resident, if the device has room for all samples"
+        if isinstance(split.inputs, Files):
+            workers = split.inputs.stream.workers
+            self.hint = f"workers={2 * workers or 1}, loader=resident if memory allows, or smaller images"
+
+    def raw(self, bounds: list[slice], order: torch.Tensor | None) -> Iterator[Batch]:
+        everything = torch.arange(self.num_samples) if order is None else order
+        indices = [everything[part] for part in bounds]
+        on_device = everything.to(self.device)
+        for part, inputs in zip(bounds, self._on_host(indices), strict=True):
+            # Pinned memory is copied while the model computes, and torch does not hand it out again before that.
+            yield inputs.to(self.device, non_blocking=True), self.targets.index_select(0, on_device[part])
+
+    def _on_host(self, indices: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+        pinned = self.device.type == "cuda"
+        if isinstance(self.inputs, Files):
+            for decoded in self.inputs.batches([index.numpy() for index in indices]):
+                batch = torch.empty(decoded.shape, dtype=torch.uint8, pin_memory=pinned)
+                yield batch.copy_(torch.from_numpy(decoded))
+            return
+        samples = torch.from_numpy(self.inputs)
+        for index in indices:
+            batch = torch.empty((len(index), *samples.shape[1:]), dtype=samples.dtype, pin_memory=pinned)
+            yield torch.index_select(samples, 0, index, out=batch)
+
+
+def make_loader(
+    data: Data, split: str, batch_size: int, normalize: Normalize, device: torch.device, **options: Any
+) -> Loader:
+    """The loader of a split, of the kind that `data.loading` says; options: `seed` and `augment`, for training."""
+    kind = ResidentLoader if data.loading.kind == "resident" else StreamingLoader
+    return kind(data.splits[split], batch_size, normalize, device, **options)

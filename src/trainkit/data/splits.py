@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, TypeAlias
+import math
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trainkit.data.files import Files
+
 Array: TypeAlias = "NDArray[Any]"
 Task = Literal["classification", "soft", "multilabel", "regression"]
 
@@ -23,19 +26,31 @@ Task = Literal["classification", "soft", "multilabel", "regression"]
 class Split:
     """Samples and their targets.
 
-    inputs: images uint8 (N, C, H, W), or features float32 (N, F).
+    inputs: images uint8 (N, C, H, W), or features float32 (N, F); or image files that will be decoded to the former.
     targets: classification int64 (N,); regression float32 (N, T); multilabel (0 or 1) and soft (class
     probabilities, rows sum to 1) float32 (N, C).
+    moments: of images, where known: int64 (N, C, 2), each one's sum of pixels and of squared pixels per channel.
     """
 
-    inputs: Array
+    inputs: Array | Files
     targets: Array
+    moments: Array | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def take(self, index: Array) -> Split:
-        return Split(self.inputs[index], self.targets[index])
+        moments = None if self.moments is None else self.moments[index]
+        return Split(self.inputs[index], self.targets[index], moments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loading:
+    """How samples come to the model: `resident` on its device or `streaming`, why, and by how many processes."""
+
+    kind: Literal["resident", "streaming"]
+    why: str
+    workers: int | None = None
 
 
 @dataclasses.dataclass
@@ -49,6 +64,7 @@ class Data:
     standardise: regression only: train on targets standardised by `target_mean` and `target_std` (one value per target,
     computed from the train split), and report metrics in the original unit.
     notes: what the user should be told once (samples left out, classes missing in a split).
+    loading: set when it was decided where the samples live.
     """
 
     name: str
@@ -61,6 +77,7 @@ class Data:
     target_mean: Array | None = None
     target_std: Array | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
+    loading: Loading = Loading("resident", "")
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -71,6 +88,20 @@ class Data:
     def num_outputs(self) -> int:
         """What the model must produce per sample: one logit per class, or one number per target."""
         return len(self.classes) if self.classes is not None else int(self.splits["train"].targets.shape[1])
+
+
+class Source(Protocol):
+    """A data set that is found but not read, so that its size can decide how to read it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all inputs take when decoded."""
+
+    def decoded(self, workers: int | None = None) -> Data:
+        """Read into memory by so many processes; None chooses."""
+
+    def streamed(self, workers: int) -> Data:
+        """With `Files` as inputs, to be decoded by so many processes while training."""
 
 
 def split_indices(
@@ -123,11 +154,23 @@ def input_stats(inputs: Array) -> tuple[Array, Array]:
     Pixels are counted, not summed in floating point, so the result does not depend on the order of summation.
     """
     if inputs.dtype == np.uint8:
-        levels = np.arange(256) / 255
         counts = np.stack([np.bincount(inputs[:, c].reshape(-1), minlength=256) for c in range(inputs.shape[1])])
-        share = counts / counts.sum(axis=1, keepdims=True)
-        mean = share @ levels
-        std = np.sqrt(share @ levels**2 - mean**2)
-    else:
-        mean, std = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
+        levels = np.arange(256)
+        return _pixel_stats(np.stack([counts @ levels, counts @ levels**2], axis=1), inputs[:, 0].size)
+    mean, std = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
     return mean.astype(np.float32), std.astype(np.float32)
+
+
+def moment_stats(split: Split) -> tuple[Array, Array]:
+    """`input_stats` of images whose moments are known, bit for bit, without looking at a pixel."""
+    assert split.moments is not None
+    return _pixel_stats(split.moments.sum(axis=0), len(split) * math.prod(split.inputs.shape[2:]))
+
+
+def _pixel_stats(sums: Array, num_pixels: int) -> tuple[Array, Array]:
+    """Mean and deviation per channel from exact sums of pixels and of their squares, int64 (C, 2)."""
+    # Python's integers do not overflow, and the difference of large numbers is exact: a constant channel gives 0.
+    totals = [(int(pixels), int(squares)) for pixels, squares in sums]
+    mean = [pixels / (255 * num_pixels) for pixels, _ in totals]
+    std = [math.sqrt(num_pixels * squares - pixels**2) / (255 * num_pixels) for pixels, squares in totals]
+    return np.array(mean, dtype=np.float32), np.array(std, dtype=np.float32)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainkit.loop import Run
     from trainkit.metrics import Metrics
 
+WAIT = 0.1  # share of an epoch spent waiting for data that is worth a word
 # Of the many metrics, those of an epoch's line, under names that let it fit into 80 columns.
 SHOWN = {"loss": "loss", "accuracy": "acc", "rmse": "rmse", "r2": "r2"}
 
@@ -28,6 +29,7 @@ class Console:
         self.as_json = as_json
         self.prefix = prefix  # set for the jobs of a sweep, whose lines may mix
         self._mark = time.monotonic()
+        self._hinted = False
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._live = live and self.stream.isatty() and os.environ.get("TERM") != "dumb"
@@ -89,7 +91,13 @@ class Console:
         width = len(str(run.epochs))
         parts = [f"epoch {run.epoch:{width}}/{run.epochs}", *_shown(train)]
         parts += ["| val", *_shown(val)] if val else []
-        self.say(" ".join([*parts, f"| {now - self._mark:.2f} s", "*" if is_best else ""]).rstrip())
+        late = run.train.hint is not None and run.data_wait > WAIT
+        wait = f"(data wait {run.data_wait:.0%})" if late else ""
+        end = [f"| {now - self._mark:.2f} s", wait, "*" if is_best else ""]
+        self.say(" ".join(filter(None, [*parts, *end])))
+        if late and not self._hinted:
+            self._hinted = True
+            self.note(f"the model waits for data: {run.train.hint}")
         self._mark = now
 
     def stop_bar(self) -> None:

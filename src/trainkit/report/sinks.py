@@ -82,8 +82,9 @@ class Files:
         numbers |= {f"val/{name}": value for name, value in scalars(val or {}).items()}
         row = {"epoch": run.epoch, "step": run.step, "lr": run.lr, **numbers}
         seconds = {"time": self._time(), "train_seconds": round(run.train_seconds, 4)}
-        self._line({"event": "epoch", **seconds, **row, "best": is_best})
-        self._row({"epoch": run.epoch, "step": run.step, "time": self._time(), "lr": run.lr, **numbers})
+        wait = {"data_wait": round(run.data_wait, 4)}
+        self._line({"event": "epoch", **seconds, **row, **wait, "best": is_best})
+        self._row({"epoch": run.epoch, "step": run.step, "time": self._time(), "lr": run.lr, **numbers, **wait})
         log.info("epoch %d %s", run.epoch, " ".join(f"{name}={value:.6g}" for name, value in numbers.items()))
 
     def end(self, result: dict[str, Any]) -> None:

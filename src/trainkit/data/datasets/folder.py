@@ -1,4 +1,4 @@
-"""Image files in class folders, decoded once into memory.
+"""Image files in class folders, decoded once and kept in the user's cache, or decoded while training.
 
     root/train/<class>/*.jpg            or   root/<class>/*.jpg
     root/val/<class>/*.jpg   (optional)
@@ -10,32 +10,37 @@ byte, EXIF rotation is applied. Class folders are not searched deeper. What is l
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import math
 import os
-import warnings
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from trainkit.data.splits import Array, Data, Split, hold_out
-from trainkit.errors import DataError, ResourceError, unknown
+from trainkit.data.cache import Entry, Wanted, fetch
+from trainkit.data.decode import DECODER, Bad
+from trainkit.data.decoders import Decoders, Rows, in_memory
+from trainkit.data.files import Files, Stream
+from trainkit.data.machine import num_cpus
+from trainkit.data.splits import Data, Split, hold_out
+from trainkit.errors import DataError, unknown
 from trainkit.registry import register
 from trainkit.schema import Count, Fraction
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no other decoder of Pillow is reachable from a file's content
-_CHUNK = 256  # files a thread takes at a time: enough to make the hand-over cheap
+_CHUNK, _CHUNK_BYTES = 256, 16 << 20  # most files, and pixels of them, in a job: enough to make the hand-over cheap
+_AHEAD = 2  # jobs that wait for each worker
+# What one process takes, in seconds: more than this in all and workers are worth starting.
+_A_FILE, _A_BYTE, _WORTH_WORKERS = 1.5e-4, 1.5e-8, 1.0
 
 
 class _Sample(NamedTuple):
     path: str
     label: int
+    stamp: tuple[int, int, int]  # size, and times of the last change of content and of anything, in ns
 
 
 @register("dataset")
@@ -48,12 +53,11 @@ def folder(
     mode: Literal["rgb", "gray"] = "rgb",
     on_bad: Literal["fail", "skip"] = "fail",
     test_fraction: Fraction = 0.2,
-) -> Data:
+) -> ImageFolder:
     """Images in class folders under `root`, as uint8 (N, 3 or 1, image_size, image_size).
 
     The classes are the folders of the train split in order of their names. Raises DataError with the path for a
-    missing, unreadable or empty folder, a class that train does not have, and an unreadable image (unless `on_bad`
-    is skip). ResourceError when the images do not fit into memory.
+    missing, unreadable or empty folder, and a class that train does not have.
     """
     notes: list[str] = []
     places = _split_folders(root, notes)
@@ -61,10 +65,94 @@ def folder(
     if not classes:
         raise DataError(f"{places['train']}: no class folders in it; expected <class>/<image> or train/<class>/<image>")
     found = {split: _scan(place, classes, notes) for split, place in places.items()}
-    splits = {split: _decode_all(samples, split, image_size, mode, on_bad, notes) for split, samples in found.items()}
-    data = Data("folder", "classification", splits, classes=classes, notes=notes)
-    hold_out(data, "test", test_fraction, split_seed)
-    return data
+    shape = (1 if mode == "gray" else 3, image_size, image_size)
+    return ImageFolder(root, classes, found, shape, mode, on_bad, test_fraction, split_seed, notes)
+
+
+@dataclasses.dataclass
+class ImageFolder:
+    """A folder of images, found and not read: a `data.splits.Source`."""
+
+    root: Path
+    classes: list[str]
+    found: dict[str, list[_Sample]]
+    shape: tuple[int, int, int]
+    mode: str
+    on_bad: str
+    test_fraction: float
+    split_seed: int
+    notes: list[str]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(map(len, self.found.values())) * math.prod(self.shape)
+
+    def decoded(self, workers: int | None = None) -> Data:
+        """All images in memory, by way of the cache; `workers` processes decode what is not in it, None for all CPUs.
+
+        Raises DataError with the path of the first unreadable image unless `on_bad` is skip; ResourceError when the
+        images do not fit into memory.
+        """
+        notes = list(self.notes)
+        return self._data(self._read(True, workers, notes), None, notes)
+
+    def streamed(self, workers: int) -> Data:
+        """Images to be decoded while training.
+
+        All are decoded once for their exact statistics, which are cached, and so every bad one is known before the
+        first epoch: both are then the same as of `decoded`. Raises as that does.
+        """
+        notes = list(self.notes)
+        return self._data(self._read(False, workers, notes), Stream(self.shape, self.mode, workers), notes)
+
+    def _data(self, entry: Entry, stream: Stream | None, notes: list[str]) -> Data:
+        bad = {failure.row: failure.reason for failure in entry.bad}
+        splits, first = {}, 0
+        for split, samples in self.found.items():
+            good = np.array([row for row in range(first, first + len(samples)) if row not in bad], dtype=np.int64)
+            missing = [row for row in range(first, first + len(samples)) if row in bad]
+            if missing:
+                path, count = samples[missing[0] - first].path, f"{len(missing)} of {len(samples)}"
+                where = f"the first is {path} ({bad[missing[0]]})"
+                notes.append(f"{split}: {count} images could not be read and were left out; {where}")
+            labels = np.array([samples[row - first].label for row in good], dtype=np.int64)
+            # a slice where nothing is missing: an index array would copy the whole data set
+            rows = good if missing else slice(first, first + len(samples))
+            if entry.images is not None:
+                splits[split] = Split(entry.images[rows], labels, entry.moments[rows])
+            else:
+                assert stream is not None
+                paths = np.array([samples[row - first].path for row in good], dtype=object)
+                splits[split] = Split(Files(paths, stream), labels, entry.moments[rows])
+            first += len(samples)
+        data = Data("folder", "classification", splits, classes=self.classes, notes=notes)
+        hold_out(data, "test", self.test_fraction, self.split_seed)
+        return data
+
+    def _read(self, keep: bool, workers: int | None, notes: list[str]) -> Entry:
+        """What the cache has of these files, or what decoding all of them gives; with `keep` also the images."""
+        samples = [sample for samples in self.found.values() for sample in samples]
+
+        def fill(images: Rows | None, moments: Rows) -> list[Bad]:
+            return _decode_all(samples, images, moments, self.shape, self.mode, self.on_bad, workers)
+
+        return fetch(Wanted(self._key(), len(samples), self.shape, keep), fill, notes)
+
+    def _key(self) -> str:
+        """A digest of all that the decoded arrays depend on, without opening a file.
+
+        The time of a file's last change of anything (ctime) is part of it: tools that unpack or copy can set the time
+        of its content, and two different files of one size and time are common (BMP files out of an archive).
+        """
+        import PIL
+
+        digest = hashlib.sha256(repr((DECODER, PIL.__version__, self.shape, self.mode, self.on_bad)).encode())
+        start = len(os.path.join(self.root, ""))
+        for split, samples in self.found.items():
+            digest.update(f"{split}\0{len(samples)}\0".encode())
+            text = "".join(f"{sample.path[start:]}\0{sample.stamp}\0" for sample in samples)
+            digest.update(text.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:40]
 
 
 def _split_folders(root: Path, notes: list[str]) -> dict[str, Path]:
@@ -116,7 +204,7 @@ def _scan(place: Path, classes: list[str], notes: list[str]) -> list[_Sample]:
         label, before = classes.index(folder.name), len(samples)
         for entry in _entries(Path(folder.path)):
             if _is_image(entry.name) and _is_file_or_broken_link(entry):
-                samples.append(_Sample(entry.path, label))
+                samples.append(_Sample(entry.path, label, _stamp(entry)))
             elif entry.name != "Thumbs.db":
                 ignored["folders" if entry.is_dir() else os.path.splitext(entry.name)[1] or "no extension"] += 1
         if len(samples) == before:
@@ -137,86 +225,53 @@ def _is_file_or_broken_link(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def _decode_all(samples: list[_Sample], split: str, image_size: int, mode: str, on_bad: str, notes: list[str]) -> Split:
-    """Decode the samples of a split in parallel; unreadable ones are an error or, for on_bad=skip, left out."""
-    from PIL import Image
-
-    shape = (len(samples), 1 if mode == "gray" else 3, image_size, image_size)
+def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int]:
     try:
-        images = np.empty(shape, dtype=np.uint8)
-    except MemoryError as error:
-        advice = "choose a smaller dataset.image_size"
-        raise ResourceError(f"{len(samples)} images of shape {shape[1:]} do not fit into memory; {advice}") from error
-    bad: list[tuple[int, str]] = []
-    with warnings.catch_warnings():  # set here and not in the threads, because the filters are the whole process's
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for index, reason in _failures(samples, images, mode):
-            if on_bad == "fail":
-                path = samples[index].path
+        status = entry.stat()
+    except OSError:  # a link that leads nowhere
+        return (0, 0, 0)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _decode_all(
+    samples: list[_Sample],
+    images: Rows | None,
+    moments: Rows,
+    shape: tuple[int, int, int],
+    mode: str,
+    on_bad: str,
+    workers: int | None,
+) -> list[Bad]:
+    """Fill `images` (None: decode and forget) and `moments`; returns the unreadable samples, or raises DataError.
+
+    The samples are judged in their order, whichever worker is first.
+    """
+    workers = _workers(samples) if workers is None else workers
+    ahead = _AHEAD * max(workers, 1)
+    kept = images is not None
+    chunk = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(shape)))
+    scratch = images or in_memory((ahead * chunk, *shape), np.uint8, "choose a smaller dataset.image_size")
+    decoders = Decoders(workers, scratch, moments, mode)
+    starts = range(0, len(samples), chunk)
+    failures = []
+    try:
+        for done in range(len(starts) + ahead):
+            if done >= ahead:
+                first = starts[done - ahead]
+                failures += [failure._replace(row=first + failure.row) for failure in decoders.result()]
+            if failures and on_bad == "fail":
+                path = samples[failures[0].row].path
+                reason = failures[0].reason
                 raise DataError(f"{path}: not a readable image ({reason}); remove it or set dataset.on_bad=skip")
-            bad.append((index, reason))
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
-    if bad:
-        index, reason = bad[0]
-        first = f"the first is {samples[index].path} ({reason})"
-        notes.append(f"{split}: {len(bad)} of {len(samples)} images could not be read and were left out; {first}")
-        good = np.delete(np.arange(len(samples)), [index for index, _ in bad])
-        images, labels = images[good], labels[good]
-    return Split(images, labels)
-
-
-def _failures(samples: list[_Sample], images: Array, mode: str) -> Iterator[tuple[int, str]]:
-    """Fill `images`; yield (index, reason) of each unreadable sample, in their order whatever thread is first."""
-
-    def decode_chunk(start: int) -> list[tuple[int, str]]:
-        failures = []
-        for index in range(start, min(start + _CHUNK, len(samples))):
-            try:
-                _decode(samples[index].path, images[index], mode)
-            except MemoryError:
-                raise
-            except Exception as error:  # on a damaged file Pillow's decoders raise almost anything
-                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                failures.append((index, reason.replace(f" {samples[index].path!r}", " it")))
-        return failures
-
-    workers = _workers(samples)
-    with ThreadPoolExecutor(workers) as pool:
-        for failures in pool.map(decode_chunk, range(0, len(samples), _CHUNK)):
-            yield from failures
+            if done < len(starts):
+                paths = [sample.path for sample in samples[starts[done] : starts[done] + chunk]]
+                decoders.submit(starts[done] if kept else done % ahead * chunk, starts[done], paths)
+    finally:
+        decoders.close()
+    return failures
 
 
 def _workers(samples: list[_Sample]) -> int:
-    """How many threads decode. Files under 8 kB take one: their time goes into Python code, which excludes others."""
-    some = [sample.path for sample in samples[:: len(samples) // 32 + 1]]
-    sizes = [os.path.getsize(path) for path in some if os.path.exists(path)]
-    if sum(sizes) < 8192 * len(some):
-        return 1
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-def _decode(path: str, out: Array, mode: str) -> None:
-    """Decode one file into `out`, uint8 (C, H, W). Raises what Pillow raises, on truncated data too."""
-    from PIL import Image, ImageOps
-
-    height, width = out.shape[1:]
-    with Image.open(path, formats=_FORMATS) as image:
-        image.draft("L" if mode == "gray" else "RGB", (2 * width, 2 * height))  # large JPEGs: decode a reduced image
-        image.load()
-        if "exif" in image.info:
-            ImageOps.exif_transpose(image, in_place=True)
-        converted = _convert(image, "L" if mode == "gray" else "RGB")
-    if converted.size != (width, height):
-        converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(converted)
-    out[:] = pixels if mode == "gray" else pixels.transpose(2, 0, 1)
-
-
-def _convert(image: Image.Image, mode: str) -> Image.Image:
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip it to 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns about a direct conversion
-    return image if image.mode == mode else image.convert(mode)
+    """How many processes decode; none where starting them would take longer than they save."""
+    seconds = sum(_A_FILE + _A_BYTE * sample.stamp[0] for sample in samples)
+    return num_cpus() if seconds > _WORTH_WORKERS else 0

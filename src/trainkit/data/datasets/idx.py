@@ -81,6 +81,7 @@ def emnist(
     source = _Source("emnist", "EMNIST", f"emnist-{split}-train", f"emnist-{split}-test")
     data = _load(data_dir, source, _EMNIST_CLASSES[split], first_label=1 if split == "letters" else 0)
     for part in data.splits.values():
+        assert isinstance(part.inputs, np.ndarray)
         part.inputs = np.ascontiguousarray(part.inputs.swapaxes(2, 3))  # the files hold every image transposed
     return data
 
