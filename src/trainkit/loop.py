@@ -137,11 +137,18 @@ def forward_backward(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> t
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loss_fn: nn.Module, loader: ResidentLoader, meter: Meter) -> Metrics:
-    """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented."""
+def evaluate(
+    model: nn.Module, loss_fn: nn.Module, loader: ResidentLoader, meter: Meter, *, mirror: bool = False
+) -> Metrics:
+    """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented.
+
+    mirror: judge the mean of the outputs for each image and its left-right mirror image.
+    """
     model.eval()
     for inputs, targets in loader:
         outputs = model(inputs)
+        if mirror:
+            outputs = (outputs + model(inputs.flip(-1))) / 2
         meter.add(loss_fn(outputs, targets), outputs, targets)
     return meter.read()
 

@@ -30,6 +30,7 @@ class Frame:
     val_fraction: Fraction = 0.1
     split_seed: int = 0
     topk: Count = 5
+    tta: Literal["none", "flip"] = "none"
     data_dir: Path | None = None
     output_dir: Path = Path("outputs")
     plugins: list[str] = dataclasses.field(default_factory=list)

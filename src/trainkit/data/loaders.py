@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
+from trainkit.data.augment import Augment, Draw
 from trainkit.data.splits import Data, Split
 from trainkit.randomness import permutation, torch_generator
-
-if TYPE_CHECKING:
-    from trainkit.data.augment import Augment
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -86,11 +83,13 @@ class ResidentLoader:
         for i in range(self.steps_per_epoch):
             last = i == self.steps_per_epoch - 1
             index = order[i * self.batch_size : None if last else (i + 1) * self.batch_size]
-            inputs = self.inputs.index_select(0, index)
-            if self.augment is not None:
+            inputs, targets = self.inputs.index_select(0, index), self.targets.index_select(0, index)
+            if self.augment is None:
+                yield self.normalize.inputs(inputs), targets
+            else:
                 generator = torch_generator(self.seed, "augment", first_step + i, device=self.device)
-                inputs = self.augment(inputs, generator)
-            yield self.normalize.inputs(inputs), self.targets.index_select(0, index)
+                draw = Draw(self.seed, epoch, index, generator)
+                yield self.augment(inputs, targets, self.normalize.inputs, draw)
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, self.num_samples, self.batch_size):
