@@ -45,7 +45,8 @@ def resident(data_dir: Path) -> tuple[float, Epoch]:
 
     begin = time.perf_counter()
     config = compose(WORK, data_dir)
-    run = build.build_run(config, build.build_data(config), build.build_device(config))
+    device = build.build_device(config)
+    run = build.build_run(config, build.build_data(config, device), device)
     return time.perf_counter() - begin, lambda epoch: run.train.epoch(epoch, 0)
 
 

@@ -35,7 +35,7 @@ def build_both(work: Work, data_dir: Path) -> tuple[loop.Run, bare.Bare]:
     """trainkit's run and the bare loop's parts, for the first `loop_samples` images of train."""
     config = compose(work, data_dir)
     device = build.build_device(config)
-    data = build.build_data(config)
+    data = build.build_data(config, device)
     train = data.splits["train"]
     train.inputs, train.targets = train.inputs[: work.loop_samples], train.targets[: work.loop_samples]
     return build.build_run(config, data, device), bare.prepare(work, device)

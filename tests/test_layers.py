@@ -16,7 +16,7 @@ LAYERS = [
     ["registry", "rundir", "checkpoint"],
     ["config"],
     ["stepping", "speed"],
-    ["muon"],
+    ["muon", "blocks"],
     ["data", "models", "losses", "optim", "schedules", "runtime"],
     ["metrics"],
     ["report"],

@@ -29,7 +29,10 @@ TORCH = {
     "muon": torch.optim.Muon,
 }
 TORCH_NAMES = {"line_search": "line_search_fn", "adjust_lr": "adjust_lr_fn"}
-HOUSE_DEFAULTS = {"sgd": {"lr": 0.1, "momentum": 0.9}, "muon": {"lr": 0.02, "weight_decay": 0.01}}
+HOUSE_DEFAULTS = {
+    "sgd": {"lr": 0.1, "momentum": 0.9, "bias_lr": 1.0},
+    "muon": {"lr": 0.02, "weight_decay": 0.01},
+}
 # For every optimizer, settings away from the defaults, so that each state tensor takes part.
 SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.05, "momentum": 0.8, "dampening": 0.1, "weight_decay": 0.01},
@@ -112,7 +115,8 @@ def test_defaults_are_torchs(name: str) -> None:
     for key, field in registry.get("optim", name).schema.items():
         if key.startswith("adamw_"):
             continue
-        expected = HOUSE_DEFAULTS.get(name, {}).get(key, parameters[TORCH_NAMES.get(key, key)].default)
+        house = HOUSE_DEFAULTS.get(name, {})
+        expected = house[key] if key in house else parameters[TORCH_NAMES.get(key, key)].default
         if isinstance(expected, tuple):
             expected = list(expected)
         if expected is None and key in TORCH_NAMES:
@@ -122,13 +126,24 @@ def test_defaults_are_torchs(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in TORCH if name != "muon"])
 def test_steps_are_torchs_with_all_settings(name: str) -> None:
-    assert set(SETTINGS[name]) >= set(registry.get("optim", name).schema) - {"nesterov"}
+    assert set(SETTINGS[name]) >= set(registry.get("optim", name).schema) - {"nesterov", "bias_lr"}
     ours, theirs = new_model(), new_model()
     settings = {TORCH_NAMES.get(key, key): value for key, value in SETTINGS[name].items()}
     if name in FUSED:
         settings["fused"] = True
     train(ours, build(name, ours, **SETTINGS[name]), range(3))
     train(theirs, TORCH[name](theirs.parameters(), **settings), range(3))
+    assert_equal_weights(ours, theirs)
+
+
+def test_sgd_trains_biases_at_their_own_lr_with_the_decay_of_the_rest() -> None:
+    ours, theirs = new_model(), new_model()
+    train(ours, build("sgd", ours, lr=0.1, weight_decay=0.01, bias_lr=4.0), range(3))
+    biases = [p for name, p in theirs.named_parameters() if name.endswith(".bias")]
+    rest = [p for name, p in theirs.named_parameters() if not name.endswith(".bias")]
+    assert len(biases) == 6
+    groups = [{"params": rest}, {"params": biases, "lr": 0.4, "weight_decay": 0.0025}]
+    train(theirs, torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.01), range(3))
     assert_equal_weights(ours, theirs)
 
 

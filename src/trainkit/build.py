@@ -13,6 +13,7 @@ from torch import nn
 
 from trainkit import checkpoint, losses, registry, speed, storage
 from trainkit.config.frame import Choice, Frame, Train, to_plain
+from trainkit.data.augment import Augment
 from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.placement import place
@@ -20,7 +21,7 @@ from trainkit.data.splits import Data, hold_out
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.loop import Monitor, Run, optimize
 from trainkit.metrics import Meter, Metrics, better, metric_names
-from trainkit.randomness import reseed
+from trainkit.randomness import numpy_generator, reseed
 from trainkit.stepping import bare_step, leave_untraced
 
 
@@ -52,12 +53,49 @@ def build_data(config: Frame, device: torch.device) -> Data:
     return finish(data)
 
 
+def build_augment(config: Train, data: Data) -> Augment | None:
+    """What happens to training batches, None for nothing.
+
+    Raises ConfigError for data without images, and for mixing where the loss takes no class probabilities.
+    """
+    if config.augment.name == "none":
+        return None
+    if len(data.in_shape) != 3 or data.splits["train"].inputs.dtype != np.uint8:
+        raise ConfigError(f"augment is for images, dataset {data.name} has none: use augment=none")
+    augment = component("augment", config.augment, data.in_shape, data.num_outputs)
+    assert isinstance(augment, Augment)
+    loss = losses.resolve(config.loss.name, data.task, config.dataset.name)
+    if augment.mix is not None and (data.task not in ("classification", "soft") or "soft" not in loss.serves):
+        raise ConfigError(
+            f"augment.mixup and augment.cutmix mix classes, which {data.task} with loss {loss.name} cannot take: "
+            "use loss=cross_entropy on classes, or switch them off"
+        )
+    return augment
+
+
 def build_model(config: Frame, data: Data, device: torch.device) -> nn.Module:
     """The model on the device, its initial weights a function of the seed alone (drawn on the CPU for every device)."""
     reseed(torch.device("cpu"), config.seed, "init")
     model = component("model", config.model, data.in_shape, data.num_outputs)
     assert isinstance(model, nn.Module)
     return model.to(device)
+
+
+def initialize_from_data(config: Train, data: Data, model: nn.Module) -> None:
+    """Let a model that has a method `initialize` see normalised training images (N, C, H, W) before it is trained.
+
+    They are up to 5,000, chosen by the seed, on the CPU like the other initial weights.
+    """
+    initialize = getattr(model, "initialize", None)
+    if initialize is None:
+        return
+    train, cpu = data.splits["train"], torch.device("cpu")
+    chosen = numpy_generator(config.seed, "initialize").permutation(len(train))[:5000]
+    sample = Normalize(data, cpu).inputs(torch.from_numpy(train.take(chosen).inputs))
+    device = next(model.parameters()).device
+    model.cpu()
+    initialize(sample)
+    model.to(device)
 
 
 def build_loss(config: Frame, data: Data, device: torch.device) -> nn.Module:
@@ -72,6 +110,13 @@ def build_loss(config: Frame, data: Data, device: torch.device) -> nn.Module:
 def build_meter(config: Frame, data: Data, normalize: Normalize, device: torch.device, full: bool) -> Meter:
     """An empty meter for the data set's task; `full` for evaluation, else what training can afford."""
     return Meter(data.task, data.num_outputs, device, full=full, topk=config.topk, target_std=normalize.target_std)
+
+
+def mirrors(config: Frame, data: Data) -> bool:
+    """Whether `tta` asks for mirror images in evaluation. Raises ConfigError for data without images."""
+    if config.tta == "flip" and len(data.in_shape) != 3:
+        raise ConfigError(f"tta=flip is for images, dataset {data.name} has none: use tta=none")
+    return config.tta == "flip"
 
 
 def build_monitor(config: Train, data: Data) -> Monitor:
@@ -95,21 +140,18 @@ def build_monitor(config: Train, data: Data) -> Monitor:
 def build_run(config: Train, data: Data, device: torch.device) -> Run:
     """Everything `loop.fit` needs."""
     normalize = Normalize(data, device)
-    augment = component("augment", config.augment)
-    if augment is not None and (len(data.in_shape) != 3 or data.splits["train"].inputs.dtype != np.uint8):
-        raise ConfigError(
-            f"augment={config.augment.name} is for images, dataset {data.name} has none: use augment=none"
-        )
+    augment = build_augment(config, data)
     train = make_loader(data, "train", config.batch_size, normalize, device, seed=config.seed, augment=augment)
     val = make_loader(data, "val", config.batch_size, normalize, device) if "val" in data.splits else None
     model = build_model(config, data, device)
+    initialize_from_data(config, data, model)
     forward = build_forward(config, model, device, recompute=config.recompute)
     optimizer = build_optimizer(config, model, device)
     steps = train.steps_per_epoch
     run = Run(
         model=model,
         forward=forward,
-        parameters=list(model.parameters()),
+        parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
         loss_fn=build_loss(config, data, device),
         optimizer=optimizer,
         update=bare_step(optimizer),
@@ -148,7 +190,8 @@ def build_optimizer(config: Train, model: nn.Module, device: torch.device) -> to
     """The optimizer over the model's named parameters; each group keeps its base lr as `initial_lr`."""
     if config.compile is None:
         leave_untraced()
-    optimizer = component("optim", config.optim, list(model.named_parameters()))
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    optimizer = component("optim", config.optim, trained)
     assert isinstance(optimizer, torch.optim.Optimizer)
     if config.precision == "fp16" and isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError("optim=lbfgs does not work with precision=fp16; use bf16 or fp32")

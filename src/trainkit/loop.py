@@ -205,11 +205,18 @@ def set_lr(group: dict[str, Any], lr: float) -> None:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, forward: Forward, loss_fn: nn.Module, loader: Loader, meter: Meter) -> Metrics:
-    """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented."""
+def evaluate(
+    model: nn.Module, forward: Forward, loss_fn: nn.Module, loader: Loader, meter: Meter, *, mirror: bool = False
+) -> Metrics:
+    """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented.
+
+    mirror: judge the mean of the outputs for each image and its left-right mirror image.
+    """
     model.eval()
     for inputs, targets in loader:
         outputs = forward(inputs)
+        if mirror:
+            outputs = (outputs + forward(inputs.flip(-1))) / 2
         meter.add(loss_fn(outputs, targets), outputs, targets)
     return meter.read()
 

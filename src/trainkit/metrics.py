@@ -75,11 +75,12 @@ class Meter:
         """Count a batch.
 
         loss: its mean, 0-dim, which counts as often as the batch has samples. outputs: logits (N, C), or standardised
-        predictions (N, T). targets: as in `data.splits`; regression targets standardised like the outputs.
+        predictions (N, T). targets: as in `data.splits`, or class probabilities (N, C) for a classification whose
+        samples were mixed, where the likeliest class counts; regression targets standardised like the outputs.
         """
         self._sums["loss"].add_(loss, alpha=len(targets))
         if self.task in ("classification", "soft"):
-            self._add_classes(outputs, targets if self.task == "classification" else targets.argmax(dim=1))
+            self._add_classes(outputs, targets if targets.ndim == 1 else targets.argmax(dim=1))
         elif self.full and self.task == "multilabel":
             self._add_labels(outputs > 0, targets > 0.5)
         elif self.full:

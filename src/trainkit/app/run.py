@@ -83,19 +83,26 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
 
         show_help(verb, confs)
         return 0
-    asked = list(overrides)
-    if verb == "eval":
-        overrides = stored.offer(overrides)
+    job = Job(verb, target, plugins, ["trainkit", verb, *argv], list(overrides), flags.json)
+    try:
+        if verb == "eval":
+            overrides = stored.offer(overrides)
+        return start(job, flags, overrides, problems)
+    finally:
+        stored.withdraw()
+
+
+def start(job: Job, flags: argparse.Namespace, overrides: list[str], problems: list[str]) -> int:
+    """Show the config, or check all jobs and run them. Raises ConfigError with all faults, those in `problems` first."""
     if flags.multirun:
         overrides = defer_to_jobs(overrides)
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         if problems:
             raise ConfigError(*problems)
-        return show_config(verb, [*overrides, *_hydra_flags(flags)])
-    configs = check_jobs(verb, overrides, flags.multirun, problems, flags.config_name)
-    job = Job(verb, target, plugins, ["trainkit", verb, *argv], asked, flags.json)
-    start = run_sweep if flags.multirun else run_alone
-    return start(job, configs[0], overrides, _hydra_flags(flags))
+        return show_config(job.verb, [*overrides, *_hydra_flags(flags)])
+    configs = check_jobs(job.verb, overrides, flags.multirun, problems, flags.config_name)
+    run_jobs = run_sweep if flags.multirun else run_alone
+    return run_jobs(job, configs[0], overrides, _hydra_flags(flags))
 
 
 def run_alone(job: Job, config: Frame, overrides: list[str], flags: list[str]) -> int:

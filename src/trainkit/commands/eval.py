@@ -27,6 +27,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
         console.note(text)
     build.adopt_facts(data, meta["data"], config.ckpt)
     split = choose_split(config, data)
+    mirror = build.mirrors(config, data)
     model = build.build_model(config, data, device)
     checkpoint.load_model(model, tensors, config.ckpt)
     forward = build.build_forward(config, model, device)
@@ -34,7 +35,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     loader = make_loader(data, split, config.batch_size, normalize, device)
     loss_fn = build.build_loss(config, data, device)
     meter = build.build_meter(config, data, normalize, device, full=True)
-    metrics = loop.evaluate(model, forward, loss_fn, loader, meter)
+    metrics = loop.evaluate(model, forward, loss_fn, loader, meter, mirror=mirror)
     best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
     result = finite({**best, "split": split, "metrics": {split: metrics}})
     folder.write_json("metrics.json", result)

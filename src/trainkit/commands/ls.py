@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from trainkit import registry
 from trainkit.config import folders
@@ -39,11 +40,12 @@ def ls(argv: Sequence[str]) -> int:
         return 0
     if rest:
         raise ConfigError(f"ls: unknown argument '{rest[0]}'; see trainkit ls --help")
-    if flags.group is not None and flags.group not in registry.FAMILIES:
-        raise ConfigError(unknown("group", flags.group, registry.FAMILIES))
+    known = [*registry.FAMILIES, *folders.BUNDLES]
+    if flags.group is not None and flags.group not in known:
+        raise ConfigError(unknown("group", flags.group, known))
     registry.import_plugins(flags.plugins)
     confs = folders.user_confs(flags.config_dir)
-    groups = [flags.group] if flags.group else list(registry.FAMILIES)
+    groups = [flags.group] if flags.group else known
     found = {group: describe(group, confs) for group in groups}
     if flags.json:
         print(json.dumps(found, indent=2))
@@ -51,7 +53,7 @@ def ls(argv: Sequence[str]) -> int:
         _show_group(flags.group, found[flags.group])
     else:
         for group, options in found.items():
-            print(f"{group:9} {', '.join(options)}")
+            print(f"{group:10} {', '.join(options)}")
     return 0
 
 
@@ -61,14 +63,32 @@ def describe(group: str, confs: list[Path]) -> dict[str, dict[str, object]]:
     for name, file in folders.options(group, confs).items():
         text = folders.read_text(file)
         node = folders.read_yaml(text, file)
+        first = next((line for line in text.splitlines() if not line.startswith("# @")), "")  # not Hydra's directives
+        summary = first.lstrip("# ") if first.startswith("#") else ""
+        if group in folders.BUNDLES:
+            found[name] = {"summary": summary, "arguments": _words(node)}
+            continue
         if "defaults" not in node:
             node = folders.with_defaults(group, node)
-        first = text.partition("\n")[0]
         component = registry.find(group, str(node.get("name")))
-        summary = first.lstrip("# ") if first.startswith("#") else component.summary if component else ""
+        summary = summary or (component.summary if component else "")
         arguments = {key: value for key, value in node.items() if key not in ("name", "defaults")}
         found[name] = {"summary": summary, "arguments": arguments}
     return found
+
+
+def _words(node: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """What a bundle sets, as the words of a command line: group options, then keys by their dotted names."""
+    words: dict[str, object] = {}
+    for item in node.get("defaults", []) if not prefix else []:
+        if isinstance(item, dict):
+            words |= {key.removeprefix("override ").lstrip("/"): option for key, option in item.items()}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            words |= _words(value, f"{prefix}{key}.")
+        elif prefix or key != "defaults":
+            words[prefix + key] = value
+    return words
 
 
 def _show_group(group: str, options: dict[str, dict[str, object]]) -> None:
@@ -83,7 +103,10 @@ def _show_group(group: str, options: dict[str, dict[str, object]]) -> None:
             text = " ".join(f"{key}={_show(value)}" for key, value in arguments.items())
             indent = " " * (width + 2)
             print(textwrap.fill(text, 79, initial_indent=indent, subsequent_indent=indent))
-    print(f"\nchoose one with {group}=NAME, and its arguments with {group}.ARGUMENT=VALUE")
+    if group in folders.BUNDLES:
+        print(f"\nchoose one with {group}=NAME; other words of the command line win over its own")
+    else:
+        print(f"\nchoose one with {group}=NAME, and its arguments with {group}.ARGUMENT=VALUE")
 
 
 def _show(value: object) -> str:

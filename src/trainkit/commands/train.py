@@ -26,13 +26,14 @@ def train(config: Train, folder: RunDir, console: Console) -> dict[str, Any]:
         device = build.build_device(config)
         folder.write_json("env.json", environment(device))
         data = build.build_data(config, device)
+        mirror = build.mirrors(config, data)
         folder.write_json("env.json", environment(device) | {"loader": dataclasses.asdict(data.loading)})
         run = build.build_run(config, data, device)
         announce(config, data, run, report, console)
         checkpoints = build.Checkpoints(folder.checkpoints, config, data)
         console.start_clock()
         loop.fit(run, report, checkpoints)
-        result = conclude(run, data, checkpoints)
+        result = conclude(run, data, checkpoints, mirror)
         report.end({name: value for name, value in result.items() if name != "objective"})
     finally:
         console.stop_bar()
@@ -55,17 +56,17 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         report.note("the last batch would hold one sample; it joins the batch before it")
 
 
-def conclude(run: Run, data: Data, checkpoints: build.Checkpoints) -> dict[str, Any]:
-    """Put the best epoch's weights back and evaluate them on the splits that were not trained on."""
+def conclude(run: Run, data: Data, checkpoints: build.Checkpoints, mirror: bool) -> dict[str, Any]:
+    """Put the best epoch's weights back and evaluate them, as `tta` says, on the splits that were not trained on."""
     if run.monitor.best is not None:
         tensors, _ = checkpoint.load(checkpoints.best)
         checkpoint.load_model(run.model, tensors, checkpoints.best)
     metrics: dict[str, Metrics] = {}
     if run.val is not None:
-        metrics["val"] = loop.evaluate(run.model, run.forward, run.loss_fn, run.val, run.meter(True))
+        metrics["val"] = loop.evaluate(run.model, run.forward, run.loss_fn, run.val, run.meter(True), mirror=mirror)
     if "test" in data.splits:
         loader = make_loader(data, "test", run.train.batch_size, run.train.normalize, run.device)
-        metrics["test"] = loop.evaluate(run.model, run.forward, run.loss_fn, loader, run.meter(True))
+        metrics["test"] = loop.evaluate(run.model, run.forward, run.loss_fn, loader, run.meter(True), mirror=mirror)
     return {
         "objective": run.monitor.best,
         "monitor": ("val/" if run.val else "train/") + run.monitor.metric,

@@ -214,4 +214,4 @@ def _explain_key(cause: ConfigKeyError | ConfigAttributeError) -> tuple[str, str
 
 def group_names(verb: str) -> list[str]:
     """The config groups of a verb."""
-    return groups(FRAMES[verb])
+    return groups(FRAMES[verb]) + (folders.BUNDLES if verb == "train" else [])

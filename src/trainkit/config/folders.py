@@ -23,6 +23,7 @@ from trainkit import registry
 from trainkit.errors import ConfigError
 from trainkit.schema import REQUIRED, plain
 
+BUNDLES = ["experiment"]  # groups whose files set keys of the whole config, not one component
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000  # after aliases are expanded: a file of nine lines can stand for billions
 

@@ -35,6 +35,7 @@ class Frame:
     compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
     loader: Literal["auto", "resident", "streaming"] = "auto"
     workers: Literal["auto"] | NonNegativeInt = "auto"
+    tta: Literal["none", "flip"] = "none"
     data_dir: Path | None = None
     output_dir: Path = Path("outputs")
     plugins: list[str] = dataclasses.field(default_factory=list)

@@ -60,9 +60,13 @@ def _refuse_unknown(config: dict[str, Any], path: Path, overridden: set[str]) ->
             raise ConfigError(f"'{path}' has {group} '{name}', not known here: add {add}, whose code then runs")
 
 
-def offer_none() -> None:
-    """Store the empty option that `eval --help` composes with."""
-    _store("none", {})
+def withdraw() -> None:
+    """Take back what was offered, so that another command of this process finds only files' options."""
+    repo = ConfigStore.instance().repo
+    repo.pop("ckpt", None)
+    for group in groups(Eval):
+        for option in [name for name in repo.get(group, {}) if name.startswith(OPTION)]:
+            del repo[group][option]
 
 
 def _store(option: str, config: dict[str, Any]) -> None:

@@ -1,49 +1,123 @@
 """Augmentation as batched tensor code on the device, every sample with its own parameters.
 
-A builder returns a function (images, generator) -> images on uint8 batches of shape (N, C, H, W). The generator is
-keyed by (seed, step), so a batch is changed the same way whatever came before it.
+A builder returns an `Augment`: what happens to a training batch on its way to the model. Nothing in it depends on
+what came before: a `Draw` holds all that a batch's changes may be a function of.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from trainkit.errors import ConfigError
 from trainkit.registry import register
-from trainkit.schema import NonNegativeInt, Probability
+from trainkit.schema import Fraction, NonNegative, NonNegativeInt, Probability, Range
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Generator, Tensor
 
-    Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+    Change = Callable[[Tensor, "Draw"], Tensor]
+    Mix = Callable[[Tensor, Tensor, "Draw"], tuple[Tensor, Tensor]]
+
+Flip = Probability | Literal["alternate"]
+Angle = Annotated[float, Range(ge=0, le=180)]
+Slant = Annotated[float, Range(ge=0, lt=90)]
+Turn = Annotated[float, Range(ge=0, le=0.5)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """What the changes of one batch may depend on.
+
+    generator: on the batch's device, keyed by (seed, step). index: int64 (N,), the samples' positions in the split.
+    """
+
+    seed: int
+    epoch: int
+    index: Tensor
+    generator: Generator
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """The changes of a training batch, in their order.
+
+    pixels: on images (N, C, H, W), uint8 or float32 in 0..255. normalised: on what `normalize` makes of them, where 0
+    is the training mean; they may work in place. mix: last, on inputs and targets; it returns soft targets (N, C).
+    """
+
+    pixels: tuple[Change, ...] = ()
+    normalised: tuple[Change, ...] = ()
+    mix: Mix | None = None
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, normalize: Callable[[Tensor], Tensor], draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        """The batch as the model and the loss take it."""
+        for change in self.pixels:
+            images = change(images, draw)
+        inputs = normalize(images)
+        for change in self.normalised:
+            inputs = change(inputs, draw)
+        return (inputs, targets) if self.mix is None else self.mix(inputs, targets, draw)
 
 
 @register("augment")
-def none() -> None:
+def none(in_shape: tuple[int, ...], num_outputs: int) -> None:
     """Samples as they are."""
 
 
 @register("augment")
-def flip_crop(*, flip: Probability = 0.5, padding: NonNegativeInt = 4) -> Augment:
-    """Mirror left-right with probability `flip`, then a random crop after padding each side with black pixels.
+def image(
+    in_shape: tuple[int, ...],
+    num_outputs: int,
+    *,
+    flip: Flip = 0.0,
+    padding: NonNegativeInt = 0,
+    border: Literal["zero", "reflect"] = "zero",
+    rotate: Angle = 0.0,
+    scale: Fraction = 0.0,
+    shear: Slant = 0.0,
+    brightness: NonNegative = 0.0,
+    contrast: NonNegative = 0.0,
+    saturation: NonNegative = 0.0,
+    hue: Turn = 0.0,
+    cutout: NonNegativeInt = 0,
+    mixup: NonNegative = 0.0,
+    cutmix: NonNegative = 0.0,
+) -> Augment:
+    """Any of: mirror, crop, turn, colours, cutout, mixup, cutmix.
 
-    The classic CIFAR augmentation (He et al. 2015, arXiv 1512.03385, section 4.2).
+    They follow each other in the order of the arguments; what is 0 is absent. Each is described where it is made, in
+    `data/pixels.py` and `data/mixing.py`. With both mixup and cutmix, each sample gets one of them.
+
+    Raises ConfigError when a change does not fit images of `in_shape`.
     """
-    import torch
-    from torch.nn import functional
+    from trainkit.data import mixing, pixels
 
-    def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        n, channels, height, width = images.shape
-        device = images.device
-        mirrored = torch.rand(n, 1, generator=generator, device=device) < flip
-        offsets = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator, device=device)
-        rows = torch.arange(height, device=device) + offsets[0]
-        columns = torch.arange(width, device=device).expand(n, width)
-        columns = torch.where(mirrored, width - 1 - columns, columns) + offsets[1]
-        padded = functional.pad(images, (padding,) * 4)
-        # One gather does the mirror and the crop: a flat index into each padded image, the same for its channels.
-        index = (rows.unsqueeze(2) * (width + 2 * padding) + columns.unsqueeze(1)).view(n, 1, -1)
-        flat = padded.view(n, channels, -1).gather(2, index.expand(n, channels, -1))
-        return flat.view(n, channels, height, width)
+    _check_shape(in_shape, padding if border == "reflect" else 0, saturation > 0 or hue > 0)
+    on_pixels: list[Change] = []
+    if flip or padding:
+        on_pixels.append(pixels.flip_crop(flip, padding, border))
+    if rotate or scale or shear:
+        on_pixels.append(pixels.affine(rotate, scale, shear, border))
+    if brightness or contrast or saturation or hue:
+        on_pixels.append(pixels.colour(in_shape[0], brightness, contrast, saturation, hue))
+    return Augment(
+        pixels=tuple(on_pixels),
+        normalised=(mixing.cutout(cutout),) if cutout else (),
+        mix=mixing.mix(mixup, cutmix, num_outputs) if mixup or cutmix else None,
+    )
 
-    return augment
+
+def _check_shape(in_shape: tuple[int, ...], reflected: int, coloured: bool) -> None:
+    if len(in_shape) != 3:
+        raise ConfigError(f"augment: the data set is a table of {in_shape[0]} features, not images: use augment=none")
+    channels, height, width = in_shape
+    if reflected >= min(height, width):
+        raise ConfigError(
+            f"augment.padding={reflected}: border=reflect needs less than the image's side, {height}x{width} here"
+        )
+    if coloured and channels != 3:
+        raise ConfigError(f"augment.saturation and augment.hue are for colour images; these have {channels} channels")

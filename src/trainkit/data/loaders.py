@@ -4,16 +4,14 @@ where they are read from, never a number: order, augmentation and normalisation 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from trainkit.data.augment import Augment, Draw
 from trainkit.data.files import Files
 from trainkit.data.splits import Data, Split
 from trainkit.randomness import permutation, torch_generator
-
-if TYPE_CHECKING:
-    from trainkit.data.augment import Augment
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -91,11 +89,16 @@ class Loader:
     def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """The batches of a training epoch; `first_step` is the number of steps taken before it."""
         order = permutation(self.num_samples, self.seed, epoch)
+        index = order if self.augment is None else order.to(self.device)
         bounds = self._bounds(self.steps_per_epoch)
-        for step, (inputs, targets) in enumerate(self.raw(bounds, order), start=first_step):
-            if self.augment is not None:
-                inputs = self.augment(inputs, torch_generator(self.seed, "augment", step, device=self.device))
-            yield self.normalize.inputs(inputs), targets
+        for step, (part, batch) in enumerate(zip(bounds, self.raw(bounds, order), strict=True), start=first_step):
+            inputs, targets = batch
+            if self.augment is None:
+                yield self.normalize.inputs(inputs), targets
+            else:
+                generator = torch_generator(self.seed, "augment", step, device=self.device)
+                draw = Draw(self.seed, epoch, index[part], generator)
+                yield self.augment(inputs, targets, self.normalize.inputs, draw)
 
     def __iter__(self) -> Iterator[Batch]:
         for inputs, targets in self.raw(self._bounds(-(-self.num_samples // self.batch_size)), None):

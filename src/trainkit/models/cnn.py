@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from trainkit.errors import ConfigError
-from trainkit.models.layers import Activation, activation_layer
+from trainkit.models.layers import Activation, activation_layer, check_images
 from trainkit.registry import register
 from trainkit.schema import Count, Fraction
 
@@ -51,10 +51,7 @@ def cnn(
 
 
 def _check_shape(in_shape: tuple[int, ...], num_stages: int) -> None:
-    if len(in_shape) != 3:
-        raise ConfigError(
-            f"model cnn needs images, but the data set is a table of {in_shape[0]} features: use model=mlp"
-        )
+    check_images("cnn", in_shape, 1)
     if num_stages == 0:
         raise ConfigError(
             "model.channels is empty: name at least one stage, as in model.channels=[32], or use model=mlp"
