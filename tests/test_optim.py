@@ -143,7 +143,7 @@ def test_sgd_trains_biases_at_their_own_lr_with_the_decay_of_the_rest() -> None:
     rest = [p for name, p in theirs.named_parameters() if not name.endswith(".bias")]
     assert len(biases) == 6
     groups = [{"params": rest}, {"params": biases, "lr": 0.4, "weight_decay": 0.0025}]
-    train(theirs, torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.01), range(3))
+    train(theirs, torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.01, fused=True), range(3))
     assert_equal_weights(ours, theirs)
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -24,6 +23,8 @@ def key(seed: int, *parts: str | int) -> int:
 
 def numpy_generator(seed: int, *parts: str | int) -> np.random.Generator:
     """A counter-based NumPy generator of its own for (seed, *parts)."""
+    import numpy as np
+
     return np.random.Generator(np.random.Philox(key(seed, *parts)))
 
 

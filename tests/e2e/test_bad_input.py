@@ -65,8 +65,18 @@ def mine(text: str | bytes) -> dict[str, Content]:
 # Refused before anything starts: exit code 2, no run folder.
 CONFIG = [
     Row("r01-wrong-key", "train modle=cnn", 2, r"key 'modle' is not known \(did you mean model\?\); choose from: .*"),
-    Row("r02-wrong-option", "train model=cnnn", 2, r"'cnnn' is not known .*cnn\?\); choose from: cnn, linear, mlp$"),
-    Row("r02-empty-option", "train model=", 2, r"model=…: option '' is not known; choose from: cnn, linear, mlp$"),
+    Row(
+        "r02-wrong-option",
+        "train model=cnnn",
+        2,
+        r"'cnnn' is not known .*cnn\?\); choose from: airbench, cnn, linear, mlp, resnet18, resnet9$",
+    ),
+    Row(
+        "r02-empty-option",
+        "train model=",
+        2,
+        r"model=…: option '' is not known; choose from: airbench, cnn, linear, mlp, resnet18, resnet9$",
+    ),
     Row(
         "r03-wrong-argument", "train optim.lrr=1", 2, r"optim=sgd: key 'optim.lrr' .*did you mean optim.lr\?.* momentum"
     ),
@@ -79,7 +89,12 @@ CONFIG = [
     Row("r05-nan", "train optim.lr=nan", 2, r"optim.lr: expected a number > 0, got nan$"),
     Row("r05-inf", "train optim.lr=inf", 2, r"optim.lr: expected a number > 0, got inf$"),
     Row("r06-missing", "train dataset=folder", 2, r"dataset.root is required \(a path\): add dataset.root=…$"),
-    Row("r06-removed-group", "train ~model", 2, r"model has no `name:`; choose one with model=…: cnn, linear, mlp$"),
+    Row(
+        "r06-removed-group",
+        "train ~model",
+        2,
+        r"model has no `name:`; choose one with model=…: airbench, cnn, linear, mlp, resnet18, resnet9$",
+    ),
     Row("r06-no-ckpt", "eval", 2, r"ckpt is required .*: add ckpt=…$"),
     Row("r06-no-name", "train model=mine", 2, r"model has no `name:`; choose one", mine("hidden: [8]\n")),
     Row("r06-empty-file", "train model=mine", 2, r"model has no `name:`; choose one", mine("")),

@@ -93,7 +93,7 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
 
 
 def start(job: Job, flags: argparse.Namespace, overrides: list[str], problems: list[str]) -> int:
-    """Show the config, or check all jobs and run them. Raises ConfigError with all faults, those in `problems` first."""
+    """Show the config, or check all jobs and run them. Raises ConfigError with all faults, `problems` first."""
     if flags.multirun:
         overrides = defer_to_jobs(overrides)
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:

@@ -6,8 +6,6 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-import numpy as np
-
 from trainkit.errors import DataError
 from trainkit.randomness import numpy_generator
 
@@ -112,6 +110,8 @@ def split_indices(
     With `strata` (N,) every stratum gives its share: floor or ceil of `fraction` of its samples, by largest remainder
     so that the total is right; a stratum of one sample stays in the kept part.
     """
+    import numpy as np
+
     generator = numpy_generator(seed, "split", purpose)
     if strata is None:
         held = generator.permutation(num_samples)[: round(num_samples * fraction)]
@@ -153,6 +153,8 @@ def input_stats(inputs: Array) -> tuple[Array, Array]:
 
     Pixels are counted, not summed in floating point, so the result does not depend on the order of summation.
     """
+    import numpy as np
+
     if inputs.dtype == np.uint8:
         counts = np.stack([np.bincount(inputs[:, c].reshape(-1), minlength=256) for c in range(inputs.shape[1])])
         levels = np.arange(256)
@@ -169,6 +171,8 @@ def moment_stats(split: Split) -> tuple[Array, Array]:
 
 def _pixel_stats(sums: Array, num_pixels: int) -> tuple[Array, Array]:
     """Mean and deviation per channel from exact sums of pixels and of their squares, int64 (C, 2)."""
+    import numpy as np
+
     # Python's integers do not overflow, and the difference of large numbers is exact: a constant channel gives 0.
     totals = [(int(pixels), int(squares)) for pixels, squares in sums]
     mean = [pixels / (255 * num_pixels) for pixels, _ in totals]

@@ -13,8 +13,6 @@ import zlib
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from trainkit.data.datasets.download import download
 from trainkit.data.splits import Array, Data, Split
 from trainkit.errors import DataError
@@ -78,6 +76,8 @@ def emnist(
     split: Literal["balanced", "letters", "digits", "mnist", "byclass", "bymerge"] = "balanced",
 ) -> Data:
     """EMNIST, handwritten letters and digits: uint8 (N, 1, 28, 28), 10 to 62 classes by `split`."""
+    import numpy as np
+
     source = _Source("emnist", "EMNIST", f"emnist-{split}-train", f"emnist-{split}-test")
     data = _load(data_dir, source, _EMNIST_CLASSES[split], first_label=1 if split == "letters" else 0)
     for part in data.splits.values():
@@ -93,6 +93,8 @@ def _load(
     first_label: int = 0,
     mean_std: tuple[float, float] | None = None,
 ) -> Data:
+    import numpy as np
+
     folder = data_dir / source.folder / "raw"
     wanted = [
         f"{source.prefix(split)}-{kind}" for split in ("train", "test") for kind in ("images-idx3", "labels-idx1")
@@ -113,6 +115,8 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _read_split(folder: Path, prefix: str, num_classes: int, first_label: int) -> Split:
+    import numpy as np
+
     images_path = _find(folder, f"{prefix}-images-idx3-ubyte")
     labels_path = _find(folder, f"{prefix}-labels-idx1-ubyte")
     if images_path is None or labels_path is None:
@@ -133,6 +137,8 @@ def read_idx(path: Path, ndim: int) -> Array:
 
     Raises DataError naming the file when it cannot be read, is no such file, or is shorter or longer than it says.
     """
+    import numpy as np
+
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
             header = stream.read(4 + 4 * ndim)

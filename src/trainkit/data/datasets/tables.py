@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import numpy as np
-
 from trainkit.data.splits import Array, Data, Split, hold_out
 from trainkit.errors import DataError
 from trainkit.registry import register
@@ -19,6 +17,8 @@ from trainkit.schema import Fraction
 @register("dataset")
 def digits(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) -> Data:
     """1,797 handwritten digits: uint8 (N, 1, 8, 8), the file's 17 gray levels spread over 0..255; 10 classes."""
+    import numpy as np
+
     table = _read("digits.csv.gz", delimiter=",")
     levels = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8)
     train = Split(levels.reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64))
@@ -48,6 +48,8 @@ def iris(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) -> D
 @register("dataset")
 def diabetes(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) -> Data:
     """442 patients: 10 raw measurements, float32 (N, 10); regression of disease progression, (N, 1)."""
+    import numpy as np
+
     features = _read("diabetes_data_raw.csv.gz").astype(np.float32)
     targets = _read("diabetes_target.csv.gz").astype(np.float32).reshape(-1, 1)
     data = Data("diabetes", "regression", {"train": Split(features, targets)}, standardise=True)
@@ -56,6 +58,8 @@ def diabetes(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) 
 
 
 def _classified(name: str, file: str, classes: list[str], test_fraction: float, split_seed: int) -> Data:
+    import numpy as np
+
     table = _read(file, delimiter=",", skiprows=1)
     train = Split(table[:, :-1].astype(np.float32), table[:, -1].astype(np.int64))
     data = Data(name, "classification", {"train": train}, classes=classes)
@@ -65,6 +69,8 @@ def _classified(name: str, file: str, classes: list[str], test_fraction: float, 
 
 def _read(file: str, delimiter: str | None = None, skiprows: int = 0) -> Array:
     """A bundled table as float64 (rows, columns). Raises DataError when scikit-learn does not have it."""
+    import numpy as np
+
     package = importlib.util.find_spec("sklearn")  # finds the package without importing it
     folders = package.submodule_search_locations if package else None
     if not folders:
