@@ -7,8 +7,8 @@ A config or a checkpoint can only say a name of this list, so opening one runs n
     def tiny(in_shape, num_outputs, *, width: int = 8) -> nn.Module: ...
 
 The function's name is the config name; positional parameters come from the program, keyword-only ones are the config.
-Modules of the packaged components import torch, and those of the common data sets NumPy, inside their functions, so that
-reading a signature is cheap: a config error is told before either is loaded.
+Modules of the packaged components import torch, and those of the common data sets NumPy, inside their functions, so
+that reading a signature is cheap: a config error is told before either is loaded.
 """
 
 from __future__ import annotations
