@@ -431,7 +431,7 @@ FIT = [
         "x-augment-on-table",
         f"train {FAST} dataset=wine augment=flip_crop",
         2,
-        r"augment=flip_crop is for images, dataset wine",
+        r"augment is for images, dataset wine has none: use augment=none",
     ),
     Row("x-monitor", f"train {FAST} monitor=acc", 2, r"monitor=acc: choose from: auto, loss, accuracy, top5_accuracy"),
     Row("x-monitor-mode", f"train {FAST} monitor=loss:up", 2, r"monitor=loss:up: choose from: .*:min or :max"),

@@ -46,6 +46,9 @@ def place(
         data = found
     nbytes = sum(split.inputs.nbytes for split in data.splits.values())
     free = free_device_memory(device)
+    if free is None and isinstance(found, Data) and loader == "auto":  # in memory already: there was nothing to decide
+        data.loading = Loading("resident", f"{_gb(nbytes)} of samples in memory")
+        return data
     fit = _fit(nbytes, free, f"memory on {device}", loader) if free is not None else _on_host(nbytes, loader)
     if fit.keep:
         return _done(data, Loading("resident", fit.why))
