@@ -99,14 +99,18 @@ def measure(args: argparse.Namespace) -> Iterator[Section]:
 
     for work in usable:
         if work.name in LOOPS:
-            yield loop_section(work, place, args.repeats if args.part == "loop" else 15, say)
+            yield loop_section(work, place, args.repeats if args.part == "loop" else 5, say)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, perhaps write. Returns 0; 1 when accuracies differ or nothing could be measured."""
     args = parse(sys.argv[1:] if argv is None else argv)
     where = machine()
-    sections = [section for section in measure(args) if section.readings]
+    sections, written = [], set()
+    for section in filter(lambda section: section.readings, measure(args)):
+        sections.append(section)
+        if args.write:  # at once: what is measured is kept when the next part is interrupted
+            written |= set(write(ROOT, [section], where))
     screen = Console()
     for name, value in where.items():
         screen.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
@@ -118,9 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row in wrong(section):
             failed = True
             screen.print(f"{section.name}: the accuracy of {row} is not that of bare", markup=False)
-    if args.write and sections:
-        for path in write(ROOT, sections, where):
-            screen.print(f"wrote {path.relative_to(ROOT)}", markup=False)
+    for path in sorted(written):
+        screen.print(f"wrote {path.relative_to(ROOT)}", markup=False)
     if not sections:
         print("bench: error: nothing was measured; what was left out is said above", file=sys.stderr)
     return int(failed)

@@ -23,6 +23,7 @@ from trainkit.config.folders import packaged_conf
 from trainkit.config.frame import Eval, Frame, Train, groups
 from trainkit.config.stored import OPTION
 from trainkit.errors import ConfigError, unknown
+from trainkit.schema import schema_of
 
 FRAMES: dict[str, type[Frame]] = {"train": Train, "eval": Eval}
 
@@ -112,7 +113,7 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
     faults are known.
     """
     problems: list[str] = []
-    remaining = _known_options(overrides, problems)
+    remaining = _known(overrides, frame, problems)
     while True:
         try:
             composed = compose(config_name, remaining)
@@ -134,19 +135,23 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
     return config, problems
 
 
-def _known_options(overrides: list[str], problems: list[str]) -> list[str]:
-    """The overrides without those that choose an option that no folder has, and what belongs to those.
+def _known(overrides: list[str], frame: type[Frame], problems: list[str]) -> list[str]:
+    """The overrides without unknown top-level keys, unknown options of groups, and what belongs to those.
 
     Composition would find them too, one at a time and at the price of a composition each.
     """
     kept = list(overrides)
+    keys = schema_of(frame)
     for text in overrides:
         group, _, option = text.partition("=")
-        if group in registry.FAMILIES and re.fullmatch(r"\w+", option):
-            known = folders.options(group, folders.TrainkitSearchPath.folders)
-            if option not in known and not option.startswith(OPTION):
-                problems.append(unknown(f"{group}=…: option", option, known))
-                kept = [other for other in kept if not _sets(other, group)]
+        known = folders.options(group, folders.TrainkitSearchPath.folders) if re.fullmatch(r"\w+", group) else {}
+        if re.fullmatch(r"\w+", group) and group not in keys and not known:
+            problems.append(unknown("key", group, keys))
+            kept = [other for other in kept if other != text]
+        simple = group in registry.FAMILIES and re.fullmatch(r"\w+", option)
+        if simple and option not in known and not option.startswith(OPTION):
+            problems.append(unknown(f"{group}=…: option", option, known))
+            kept = [other for other in kept if not _sets(other, group)]
     return kept
 
 
