@@ -239,8 +239,8 @@ CONFIG = [
         (
             r"cannot read the override 'a b=c'",
             r"option 'cnnn' is not known",
-            r"key 'optim.lrr' is not known",
             r"key 'modle' is not known",
+            r"key 'optim.lrr' is not known",
             r"dataset.file is required",
             r"seed: expected an integer, got 'x'",
             r"epochs: expected an integer >= 1, got -3",
