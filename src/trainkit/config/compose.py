@@ -143,15 +143,16 @@ def _known(overrides: list[str], frame: type[Frame], problems: list[str]) -> lis
     kept = list(overrides)
     keys = schema_of(frame)
     for text in overrides:
-        group, _, option = text.partition("=")
-        known = folders.options(group, folders.TrainkitSearchPath.folders) if re.fullmatch(r"\w+", group) else {}
-        if re.fullmatch(r"\w+", group) and group not in keys and not known:
-            problems.append(unknown("key", group, keys))
+        name, _, value = text.partition("=")
+        if not re.fullmatch(r"\w+", name):
+            continue
+        options = folders.options(name, folders.TrainkitSearchPath.folders)
+        if name not in keys and not options:
+            problems.append(unknown("key", name, keys))
             kept = [other for other in kept if other != text]
-        simple = group in registry.FAMILIES and re.fullmatch(r"\w+", option)
-        if simple and option not in known and not option.startswith(OPTION):
-            problems.append(unknown(f"{group}=…: option", option, known))
-            kept = [other for other in kept if not _sets(other, group)]
+        elif name in registry.FAMILIES and re.fullmatch(r"\w+", value) and value not in options:
+            problems.append(unknown(f"{name}=…: option", value, options))
+            kept = [other for other in kept if not _sets(other, name)]
     return kept
 
 
