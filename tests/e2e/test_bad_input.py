@@ -433,6 +433,12 @@ FIT = [
         2,
         r"augment is for images, dataset wine has none: use augment=none",
     ),
+    Row(
+        "r47-memory",
+        f"train {FAST} 'model.hidden=[1000000,1000000]'",
+        6,
+        r"out of memory with batch_size=128 \(4000000000000 bytes .*try accumulate=2 .*, a smaller batch_size",
+    ),
     Row("x-monitor", f"train {FAST} monitor=acc", 2, r"monitor=acc: choose from: auto, loss, accuracy, top5_accuracy"),
     Row("x-monitor-mode", f"train {FAST} monitor=loss:up", 2, r"monitor=loss:up: choose from: .*:min or :max"),
     Row(

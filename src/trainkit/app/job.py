@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from trainkit import registry
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES
-from trainkit.config.frame import Eval, to_plain
-from trainkit.errors import ConfigError, TrainkitError
+from trainkit.config.frame import Eval, Frame, Train, to_plain
+from trainkit.errors import ConfigError, ResourceError, TrainkitError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
 
@@ -90,7 +91,12 @@ class Job:
         alone = not in_sweep or hydra.launcher["_target_"].endswith("BasicLauncher")
         console = Console(live=alone, as_json=self.as_json, prefix=prefix)
         module, _, function = self.target.partition(":")
-        result = getattr(importlib.import_module(module), function)(config, run, console)
+        try:
+            result = getattr(importlib.import_module(module), function)(config, run, console)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ResourceError(name_memory(error, config)) from error
         refuse_wrong_direction(result, hydra.sweeper)
         run.close("completed", exit_code=0, seconds=round(time.monotonic() - started, 3), result=result)
         objective = result.get("objective")
@@ -105,6 +111,25 @@ def refuse_wrong_direction(result: dict[str, Any], sweeper: Any) -> None:
         raise ConfigError(
             f"the better {result['monitor']} is the {result['mode']}imum: add hydra.sweeper.direction={wanted}"
         )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, torch's allocator of the CPU, or that of a GPU found no memory."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
+def name_memory(error: Exception, config: Frame) -> str:
+    """One line: how much was asked for, and which settings need less."""
+    asked = re.search(r"allocate (\d[\d.]* ?\w+)", str(error))
+    size = f" ({asked.group(1)} asked for at once)" if asked else ""
+    less = ["a smaller batch_size"]
+    if isinstance(config, Train):
+        less.insert(0, f"accumulate={2 * config.accumulate} (the same batch in smaller parts)")
+        less += [] if config.recompute else ["recompute=true"]
+    less += ["precision=bf16"] if config.precision == "fp32" else []
+    less += ["loader=streaming"] if config.loader != "streaming" else []
+    return f"out of memory with batch_size={config.batch_size}{size}; try {', '.join(less)}, or a smaller model"
 
 
 def report(error: Exception, name: str, run: RunDir) -> int:
