@@ -42,12 +42,13 @@ def resident(data_dir: Path) -> tuple[float, Epoch]:
     """trainkit's loader over the decoded images, as `trainkit train` builds it: (seconds, epoch number -> batches)."""
     from bench.steady import compose
     from trainkit import build
+    from trainkit.signals import Stop
 
     begin = time.perf_counter()
     config = compose(WORK, data_dir)
     device = build.build_device(config)
-    run = build.build_run(config, build.build_data(config, device), device)
-    return time.perf_counter() - begin, lambda epoch: run.train.epoch(epoch, 0)
+    run = build.build_run(config, build.build_data(config, device), device, Stop())
+    return time.perf_counter() - begin, lambda epoch: run.train.epoch(epoch)
 
 
 def tutorial(data_dir: Path, num_workers: int) -> tuple[float, Epoch]:

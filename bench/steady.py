@@ -21,6 +21,8 @@ from trainkit.config import folders
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Train
 from trainkit.report.sinks import Files, Report
+from trainkit.signals import Stop
+from trainkit.state import Checkpoints
 
 
 def compose(work: Work, data_dir: Path) -> Train:
@@ -31,20 +33,29 @@ def compose(work: Work, data_dir: Path) -> Train:
     return config
 
 
-def build_both(work: Work, data_dir: Path) -> tuple[loop.Run, bare.Bare]:
-    """trainkit's run and the bare loop's parts, for the first `loop_samples` images of train."""
+def build_both(work: Work, data_dir: Path, folder: Path) -> tuple[loop.Run, Checkpoints, bare.Bare]:
+    """trainkit's run, which saves into `folder`, and the bare loop's parts, for `loop_samples` images of train."""
     config = compose(work, data_dir)
     device = build.build_device(config)
     data = build.build_data(config, device)
     train = data.splits["train"]
     train.inputs, train.targets = train.inputs[: work.loop_samples], train.targets[: work.loop_samples]
-    return build.build_run(config, data, device), bare.prepare(work, device)
+    run = build.build_run(config, data, device, Stop())
+    return run, build.build_checkpoints(config, data, device, folder), bare.prepare(work, device)
 
 
 def loop_section(work: Work, data_dir: Path, repeats: int, say: Say) -> Section:
     """Milliseconds per step of both loops. `repeats` counts epochs of each after the first."""
-    run, hand = build_both(work, data_dir)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        return time_both(work, *build_both(work, data_dir, Path(folder)), Path(folder), repeats, say)
+
+
+def time_both(
+    work: Work, run: loop.Run, checkpoints: Checkpoints, hand: bare.Bare, folder: Path, repeats: int, say: Say
+) -> Section:
+    """Epochs of both in turns, trainkit's log going into `folder`."""
     images, labels = run.train.inputs, run.train.targets
+    report = Report([Files(folder)])
 
     def wait() -> None:
         if run.device.type == "cuda":
@@ -59,17 +70,14 @@ def loop_section(work: Work, data_dir: Path, repeats: int, say: Say) -> Section:
     def by_hand() -> None:
         bare.train_epoch(hand, images, labels, torch.randperm(len(labels)).to(run.device), None)
 
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        report = Report([Files(Path(folder))])
+    def by_trainkit() -> None:
+        loop.train_epoch(run, report, checkpoints)
+        run.epoch, run.sums = run.epoch + 1, None
 
-        def by_trainkit() -> None:
-            loop.train_epoch(run, report)
-            run.epoch += 1
-
-        by_trainkit()
-        by_hand()
-        options = ", bf16 and channels_last" if work.bf16 else ""
-        title = f"{work.title.partition(', 1 epoch')[0]}{options}: one step, steady state"
-        section = Section(work.name + " loop", "loop", title)
-        interleave(section, {"trainkit": lambda _: timed(by_trainkit), "bare": lambda _: timed(by_hand)}, repeats, say)
+    by_trainkit()
+    by_hand()
+    options = ", bf16 and channels_last" if work.bf16 else ""
+    title = f"{work.title.partition(', 1 epoch')[0]}{options}: one step, steady state"
+    section = Section(work.name + " loop", "loop", title)
+    interleave(section, {"trainkit": lambda _: timed(by_trainkit), "bare": lambda _: timed(by_hand)}, repeats, say)
     return section

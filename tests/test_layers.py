@@ -12,16 +12,19 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "trainkit"
 # From the bottom up: a module may import from its own layer's package and from the layers before it.
 LAYERS = [
     ["errors"],
-    ["schema", "randomness", "storage"],
+    ["schema", "randomness", "storage", "signals"],
+    ["record"],
     ["registry", "rundir", "checkpoint"],
     ["config"],
-    ["stepping", "speed"],
+    ["stepping", "speed", "numerics", "averaging"],
     ["muon", "blocks"],
     ["data", "models", "losses", "optim", "schedules", "runtime"],
     ["metrics"],
     ["report"],
     ["loop"],
+    ["state"],
     ["build"],
+    ["conduct"],
     ["commands", "sweep"],
     ["app"],
     ["cli"],
@@ -29,7 +32,21 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Lines that type checkers read and the interpreter never runs may point up: they build no dependency.
-TORCH_FREE = ["errors", "schema", "randomness", "storage", "registry", "rundir", "checkpoint", "config", "app", "cli"]
+TORCH_FREE = [
+    "errors",
+    "schema",
+    "randomness",
+    "storage",
+    "registry",
+    "rundir",
+    "checkpoint",
+    "config",
+    "app",
+    "cli",
+    "signals",
+    "record",
+    "conduct",
+]
 
 FILES = sorted(SRC.rglob("*.py"))
 

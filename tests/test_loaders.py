@@ -30,12 +30,12 @@ def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_alone() -> Non
     data = images()
     index = torch.arange(21)
     data.splits["train"].targets = index.numpy()
-    first = torch.cat([targets for _, targets in loader(data, 4).epoch(0, 0)])
+    first = torch.cat([targets for _, targets in loader(data, 4).epoch(0)])
     assert sorted(first.tolist()) == index.tolist()
-    other_batches = torch.cat([targets for _, targets in loader(data, 5).epoch(0, 99)])
+    other_batches = torch.cat([targets for _, targets in loader(data, 5).epoch(0)])
     assert torch.equal(first, other_batches)
-    assert not torch.equal(first, torch.cat([t for _, t in loader(data, 4).epoch(1, 0)]))
-    assert not torch.equal(first, torch.cat([t for _, t in loader(data, 4, seed=1).epoch(0, 0)]))
+    assert not torch.equal(first, torch.cat([t for _, t in loader(data, 4).epoch(1)]))
+    assert not torch.equal(first, torch.cat([t for _, t in loader(data, 4, seed=1).epoch(0)]))
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_alone() -> Non
 )
 def test_a_lone_last_sample_joins_the_batch_before_it(batch_size: int, sizes: list[int]) -> None:
     batches = loader(images(), batch_size)
-    assert [len(targets) for _, targets in batches.epoch(0, 0)] == sizes
+    assert [len(targets) for _, targets in batches.epoch(0)] == sizes
     assert batches.steps_per_epoch == len(sizes)
     assert sum(len(targets) for _, targets in batches) == 21
 
 
 def test_batches_of_one_stay_batches_of_one() -> None:
-    assert [len(targets) for _, targets in loader(images(3), 1).epoch(0, 0)] == [1, 1, 1]
+    assert [len(targets) for _, targets in loader(images(3), 1).epoch(0)] == [1, 1, 1]
 
 
 def test_normalised_training_inputs_have_mean_0_and_std_1() -> None:
@@ -63,10 +63,12 @@ def test_normalised_training_inputs_have_mean_0_and_std_1() -> None:
 def test_augmentation_is_a_function_of_seed_and_step() -> None:
     augment = registry.get("augment", "image").build((3, 6, 6), 3, flip=0.5, padding=4)
     batches = loader(images(), 4, augment=augment)
-    first = [inputs for inputs, _ in batches.epoch(0, 0)]
-    again = [inputs for inputs, _ in batches.epoch(0, 0)]
-    later = [inputs for inputs, _ in batches.epoch(0, 5)]
+    first = [inputs for inputs, _ in batches.epoch(0)]
+    again = [inputs for inputs, _ in batches.epoch(0)]
+    rest = [inputs for inputs, _ in batches.epoch(0, 3)]
+    later = [inputs for inputs, _ in batches.epoch(1)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first[3:], rest, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, later, strict=True))
 
 

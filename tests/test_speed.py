@@ -17,6 +17,7 @@ from trainkit.config.compose import check_jobs
 from trainkit.config.folders import install
 from trainkit.config.frame import Train
 from trainkit.losses import cross_entropy
+from trainkit.signals import Stop
 from trainkit.speed import prepare
 
 CPU = torch.device("cpu")
@@ -32,10 +33,10 @@ def config(*words: str) -> Train:
 
 def losses_of(config: Train, steps: int = 6) -> tuple[list[float], loop.Run]:
     device = build.build_device(config)
-    run = build.build_run(config, build.build_data(config, device), device)
+    run = build.build_run(config, build.build_data(config, device), device, Stop())
     run.model.train()
     losses = []
-    for inputs, targets in run.train.epoch(0, 0):
+    for inputs, targets in run.train.epoch(0):
         losses.append(float(loop.train_step(run, inputs, targets)[0]))
         run.step += 1
         if len(losses) == steps:
@@ -151,13 +152,13 @@ def test_precision_travels_in_the_checkpoint(tmp_path: Path, monkeypatch: pytest
 def test_no_host_sync_between_log_points() -> None:
     frame = config(*CNN, "device=cuda", "model.dropout=0.1", "augment=flip_crop", "clip=1", "optim=adam")
     device = build.build_device(frame)
-    run = build.build_run(frame, build.build_data(frame, device), device)
+    run = build.build_run(frame, build.build_data(frame, device), device, Stop())
     run.model.train()
     meter = run.meter(False)
     for epoch in range(2):
         torch.cuda.set_sync_debug_mode("error" if epoch else "default")  # the first epoch initialises libraries
         try:
-            for inputs, targets in run.train.epoch(epoch, run.step):
+            for inputs, targets in run.train.epoch(epoch):
                 loss, outputs = loop.train_step(run, inputs, targets)
                 meter.add(loss, outputs, targets)
                 run.step += 1
@@ -190,7 +191,7 @@ from trainkit import loop
 from test_speed import config, losses_of
 
 _, run = losses_of(config("model=cnn", "optim=sgd", "model.channels=[32,64]"), steps=4)
-for inputs, targets in run.train.epoch(1, run.step):
+for inputs, targets in run.train.epoch(1):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     loop.train_step(run, inputs, targets)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainkit import checkpoint, losses, registry, speed, storage
+from trainkit import losses, registry, speed
+from trainkit.averaging import Ema
 from trainkit.config.frame import Choice, Frame, Train, to_plain
 from trainkit.data.augment import Augment
 from trainkit.data.checks import finish
@@ -20,8 +23,13 @@ from trainkit.data.placement import place
 from trainkit.data.splits import Data, hold_out
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.loop import Monitor, Run, optimize
-from trainkit.metrics import Meter, Metrics, better, metric_names
+from trainkit.metrics import Meter, better, metric_names
+from trainkit.numerics import Guard
 from trainkit.randomness import numpy_generator, reseed
+from trainkit.runtime import environment
+from trainkit.schedules import extended
+from trainkit.signals import Stop
+from trainkit.state import Checkpoints
 from trainkit.stepping import bare_step, leave_untraced
 
 
@@ -137,7 +145,17 @@ def build_monitor(config: Train, data: Data) -> Monitor:
     return Monitor(name, mode or better(name))
 
 
-def build_run(config: Train, data: Data, device: torch.device) -> Run:
+def build_schedule(config: Train, steps_per_epoch: int) -> Callable[[int], float]:
+    """The factor on the lr at each step. Raises ConfigError for extensions that are not in order or within `epochs`."""
+    parts = [text.partition("@") for text in config.extensions]
+    ends = [*(int(epoch) for _, _, epoch in parts), config.epochs]
+    if ends != sorted(set(ends)):
+        raise ConfigError(f"extensions={config.extensions}: epochs must grow, up to epochs={config.epochs}")
+    make = functools.partial(component, "schedule", config.schedule)
+    return extended(make, ends, [rule for rule, _, _ in parts], steps_per_epoch)
+
+
+def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Run:
     """Everything `loop.fit` needs."""
     normalize = Normalize(data, device)
     augment = build_augment(config, data)
@@ -147,7 +165,7 @@ def build_run(config: Train, data: Data, device: torch.device) -> Run:
     initialize_from_data(config, data, model)
     forward = build_forward(config, model, device, recompute=config.recompute)
     optimizer = build_optimizer(config, model, device)
-    steps = train.steps_per_epoch
+    ema = None if config.ema is None else Ema(model, config.ema)
     run = Run(
         model=model,
         forward=forward,
@@ -156,17 +174,23 @@ def build_run(config: Train, data: Data, device: torch.device) -> Run:
         optimizer=optimizer,
         update=bare_step(optimizer),
         scaler=torch.amp.GradScaler(device.type) if config.precision == "fp16" else None,
-        lr_factor=component("schedule", config.schedule, steps * config.epochs, steps),
+        guard=Guard(model, optimizer, device, config.on_nonfinite, scaled=config.precision == "fp16"),
+        ema=ema,
+        judged=model if ema is None else ema.model,
+        judged_forward=forward if ema is None else build_forward(config, ema.model, device),
+        lr_factor=build_schedule(config, train.steps_per_epoch),
         train=train,
         val=val,
         device=device,
         meter=lambda full: build_meter(config, data, normalize, device, full),
         monitor=build_monitor(config, data),
+        stop=stop,
         seed=config.seed,
         epochs=config.epochs,
         patience=config.patience,
         clip=config.clip,
         accumulate=config.accumulate,
+        max_skipped=config.max_skipped,
         log_every=config.log_every,
     )
     if config.cuda_graph:
@@ -202,30 +226,23 @@ def build_optimizer(config: Train, model: nn.Module, device: torch.device) -> to
     return optimizer
 
 
-class Checkpoints:
-    """Saves a run's `last` and `best` checkpoints, with all that `eval` needs to rebuild it."""
+def build_checkpoints(config: Train, data: Data, device: torch.device, folder: Path) -> Checkpoints:
+    """What saves the run into its folder, with all that `eval` and `resume` need to rebuild it."""
+    match = re.fullmatch(r"(\d+)(epoch|step|min)\w*", config.checkpoint_every)
+    assert match is not None
+    unit = "minute" if match[2] == "min" else match[2]
+    facts = {"config": to_plain(config), "data": data_facts(data), "runtime": runtime_facts(config, device)}
+    return Checkpoints(folder, (int(match[1]), unit), config.keep_last, facts, data)
 
-    def __init__(self, folder: Path, config: Train, data: Data) -> None:
-        folder.mkdir()
-        self.last = folder / "last.safetensors"
-        self.best = folder / "best.safetensors"
-        self._facts = {"config": to_plain(config), "data": data_facts(data)}
 
-    def save(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
-        """Write `last`, and `best` too when this epoch is the best so far."""
-        optim_tensors, optim = checkpoint.optimizer_state(run.model, run.optimizer)
-        tensors = {f"model/{name}": value for name, value in run.model.state_dict().items()} | optim_tensors
-        meta = {
-            **self._facts,
-            "progress": {"epoch": run.epoch, "step": run.step},
-            "monitor": {"metric": run.monitor.metric, "best": run.monitor.best, "best_epoch": run.monitor.best_epoch},
-            "metrics": {"train": train, "val": val},
-            "optim": optim,
-        }
-        payload = checkpoint.pack(tensors, meta)
-        storage.replace(self.last, payload)
-        if is_best:
-            storage.replace(self.best, payload)
+def runtime_facts(config: Train, device: torch.device) -> dict[str, Any]:
+    """What changes the bits of a result though not its meaning, flat, by the name a user would set it with."""
+    found = environment(device)
+    facts = {name: found[name] for name in ("device", "device_name", "cpu_capability", "threads", "deterministic")}
+    facts |= {f"cudnn.{name}": value for name, value in found["cudnn"].items()}
+    facts |= {name: found["versions"][name] for name in ("trainkit", "torch", "numpy", "cuda")}
+    options = ("precision", "channels_last", "compile", "cuda_graph", "recompute", "accumulate")
+    return facts | {name: getattr(config, name) for name in options}
 
 
 def data_facts(data: Data) -> dict[str, Any]:

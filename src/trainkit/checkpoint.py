@@ -1,7 +1,9 @@
 """What a checkpoint is: one safetensors file, tensors plus JSON. No pickle is ever read or written.
 
     model/<parameter or buffer>        the weights
+    ema/<parameter or buffer>          their moving average, where one was kept; it is what was evaluated
     optim/<parameter>/<state>          optimizer state that is a tensor, by parameter name, never by position
+    meter/<sum>                        sums of the epoch that was under way
     __metadata__["trainkit"]           everything else, one JSON text: format, config, data facts, progress, metrics,
                                        optimizer numbers, and the file's own SHA-256
 
@@ -17,6 +19,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainkit import record
 from trainkit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -28,14 +31,16 @@ MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 
 def locate(path: Path) -> Path:
-    """The checkpoint file of a path: a file as it is, or a run folder's best (else last) checkpoint.
+    """The checkpoint file of a path: a file as it is, or a run folder's best (else last) checkpoint by its record.
 
     Raises CheckpointError naming what was looked for.
     """
     path = path.expanduser().absolute()
     if path.is_dir():
-        candidates = [path / "checkpoints" / name for name in ("best.safetensors", "last.safetensors")]
-        for candidate in candidates:
+        folder = path / "checkpoints"
+        known = record.read(folder)
+        named = [entry.file for entry in (known.best, *known.kept) if entry] if known else []
+        for candidate in [folder / name for name in (*named, "best.safetensors", "last.safetensors")]:
             if candidate.is_file():
                 return candidate
         raise CheckpointError(f"{path} holds no checkpoints/best.safetensors or checkpoints/last.safetensors")
@@ -127,12 +132,56 @@ def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) ->
     return tensors, state
 
 
+def load_optimizer(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, torch.Tensor],
+    state: dict[str, Any],
+    path: Path,
+) -> None:
+    """Put `optimizer_state` back into a fresh optimizer over the same parameters.
+
+    Raises CheckpointError when the state is that of another model.
+    """
+    import torch
+
+    parameters = dict(model.named_parameters())
+    unknown = [name for name in state if name not in parameters]
+    if unknown:
+        raise CheckpointError(f"'{path}' has optimizer state of '{unknown[0]}', which this model does not have")
+    on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+
+    def decode(value: Any, field: str, parameter: torch.nn.Parameter) -> Any:
+        if isinstance(value, list):
+            return [decode(item, field, parameter) for item in value]
+        if not isinstance(value, dict):
+            return value
+        found = tensors[value["tensor"]]
+        if found.shape == parameter.shape and found.ndim > 0:
+            # in the parameter's own memory order, by which fused optimizers pair the numbers
+            return torch.empty_like(parameter, dtype=found.dtype, requires_grad=False).copy_(found)
+        return found if field == "step" and not on_device else found.to(parameter.device)
+
+    for name, fields in state.items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {field: decode(value, field, parameter) for field, value in fields.items()}
+
+
 def load_model(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Put a checkpoint's weights into a model of the same names, shapes and types.
+    """Put the weights that were evaluated into a model: the moving average where the checkpoint has one.
+
+    Raises CheckpointError listing the first differences of names, shapes and types.
+    """
+    averaged = any(name.startswith("ema/") for name in tensors)
+    load_weights(model, tensors, "ema/" if averaged else "model/", path)
+
+
+def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str, path: Path) -> None:
+    """Put the tensors under `prefix` into a model of the same names, shapes and types.
 
     Raises CheckpointError listing the first differences.
     """
-    weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+    weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     expected = model.state_dict()
     differences = [f"{name} is missing" for name in expected if name not in weights]
     differences += [f"{name} is not in the model" for name in weights if name not in expected]

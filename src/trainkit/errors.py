@@ -5,7 +5,8 @@
     ├── DataError        3  a data set is missing, damaged or does not fit
     ├── CheckpointError  4  a checkpoint is missing, damaged or of another model
     ├── NumericsError    5  a loss or gradient is not finite
-    └── ResourceError    6  disk, memory, a folder that cannot be written
+    ├── ResourceError    6  disk, memory, a folder that cannot be written
+    └── Interrupted  128+n  stopped by signal n, at a point where nothing is lost
 
 A message says what, where and what to do, in one line. Only `cli.py` prints them.
 """
@@ -54,6 +55,15 @@ class ResourceError(TrainkitError):
     """The machine lacks something: disk space, memory, a permission."""
 
     exit_code = 6
+
+
+class Interrupted(TrainkitError):
+    """A signal asked the run to stop; `exit_code` is 128 and the signal's number, as in a shell."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+        self.exit_code = 128 + signum
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -2,15 +2,18 @@
 
     fit          epochs: train, evaluate, judge, record, save, perhaps stop early
     train_epoch  one pass over the training split, in the order fixed by (seed, epoch)
-    train_step   forward, backward, clip, step (`optimize`; as one CUDA graph where asked)
+    train_step   forward, backward, guard, clip, step (`optimize`; as one CUDA graph where asked), moving average
     evaluate     one pass over a split, nothing changed
 
-What only observes (console, files) is a report sink; it gets facts and can give nothing back.
+All that a later step depends on is in `Run`, and `state.py` saves it; all randomness is a function of (seed, epoch,
+step). So a run may end between any two steps and go on in another process with the same bits. What only observes
+(console, files) is a report sink; it gets facts and can give nothing back.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -19,17 +22,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainkit.errors import NumericsError
+from trainkit.errors import Interrupted, NumericsError
 from trainkit.metrics import Meter, Metrics
 from trainkit.randomness import reseed
 
 if TYPE_CHECKING:
-    from trainkit.build import Checkpoints
+    from trainkit.averaging import Ema
     from trainkit.data.loaders import Loader
+    from trainkit.numerics import Guard
     from trainkit.report.sinks import Report
+    from trainkit.signals import Stop
     from trainkit.speed import Forward
+    from trainkit.state import Checkpoints
 
 
+log = logging.getLogger("trainkit")
+ADVICE = "lower optim.lr, add warm-up (schedule.warmup=1) or set clip=1"
+SMALLEST_SCALE = 2.0**-8  # of fp16's loss scale, which starts at 65,536 and is halved by every overflow
 Step = tuple[torch.Tensor, torch.Tensor]  # the mean loss of a batch (0-dim), its outputs (N, C)
 
 
@@ -56,7 +65,11 @@ class Monitor:
 
 @dataclasses.dataclass
 class Run:
-    """All that training needs, as `build.py` makes it. `epoch` and `step` count what is done."""
+    """All that training needs, as `build.py` makes it. `epoch` and `step` count what is done.
+
+    The first part is fixed; what changes from step to step is `model`, `ema`, `optimizer`, `scaler`, `guard` and the
+    fields after `graphed`.
+    """
 
     model: nn.Module
     forward: Forward  # the model's forward pass in the chosen precision, memory format and compilation
@@ -65,21 +78,28 @@ class Run:
     optimizer: torch.optim.Optimizer
     update: Callable[..., Any]  # the optimizer's step
     scaler: torch.amp.GradScaler | None
+    guard: Guard
+    ema: Ema | None
+    judged: nn.Module  # what is evaluated: the moving average where one is kept, else the model
+    judged_forward: Forward
     lr_factor: Callable[[int], float]
     train: Loader
     val: Loader | None
     device: torch.device
     meter: Callable[[bool], Meter]
     monitor: Monitor
+    stop: Stop
     seed: int
     epochs: int
     patience: int | None
     clip: float | None
     accumulate: int
+    max_skipped: int
     log_every: int
     graphed: Callable[[torch.Tensor, torch.Tensor], Step] | None = None
     epoch: int = 0
     step: int = 0
+    sums: Meter | None = None  # of the epoch that has begun
     train_seconds: float = 0.0  # what the latest pass over the training split took
     data_wait: float = 0.0  # the share of it that was spent waiting for batches
 
@@ -87,41 +107,65 @@ class Run:
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @property
+    def steps_into_epoch(self) -> int:
+        return self.step - self.epoch * self.train.steps_per_epoch
+
+    @property
+    def out_of_patience(self) -> bool:
+        return self.patience is not None and self.epoch - self.monitor.best_epoch >= self.patience
+
 
 def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
-    """Train until `epochs`, or until `patience` epochs brought nothing better.
+    """Train until `epochs`, or until `patience` epochs brought nothing better; goes on from where `run` stands.
 
-    Raises NumericsError when a loss or a weight is not finite; the checkpoints then hold the last good epoch.
+    Raises NumericsError when a loss, a gradient or a weight is not finite, and Interrupted, after saving, when a
+    signal came; nothing that is not finite is ever saved.
     """
-    while run.epoch < run.epochs:
-        train = train_epoch(run, report)
-        run.epoch += 1
-        val = evaluate(run.model, run.forward, run.loss_fn, run.val, run.meter(True)) if run.val else None
-        refuse_non_finite(run, train, val)
-        judged = val or train
-        is_best = run.monitor.record(_number(judged, run.monitor.metric), _number(judged, "loss"), run.epoch)
-        checkpoints.save(run, train, val, is_best)
-        report.epoch(run, train, val, is_best)
-        if run.patience is not None and run.epoch - run.monitor.best_epoch >= run.patience:
-            report.note(f"stopped early: no better {run.monitor.metric} for {run.patience} epochs")
-            break
+    try:
+        while run.epoch < run.epochs and not run.out_of_patience:
+            train = train_epoch(run, report, checkpoints)
+            val = None
+            if run.val is not None:
+                meter = run.meter(True)
+                val = evaluate(run.judged, run.judged_forward, run.loss_fn, run.val, meter, stop=run.stop)
+            run.epoch += 1
+            run.sums = None
+            refuse_non_finite(run, train, val)
+            judged = val or train
+            is_best = run.monitor.record(_number(judged, run.monitor.metric), _number(judged, "loss"), run.epoch)
+            report.epoch(run, train, val, is_best)
+            checkpoints.end_epoch(run, {"train": train, "val": val}, is_best)
+    except Interrupted:
+        checkpoints.save(run)
+        raise
+    if run.epoch < run.epochs:
+        report.note(f"stopped early: no better {run.monitor.metric} for {run.patience} epochs")
 
 
-def train_epoch(run: Run, report: Report) -> Metrics:
-    """One pass over the training split; returns its loss and, for classes, its accuracy, as seen while training."""
+def train_epoch(run: Run, report: Report, checkpoints: Checkpoints) -> Metrics:
+    """The rest of an epoch, which is all of it unless the run was resumed within.
+
+    Returns the loss and, for classes, the accuracy of the whole epoch, as seen while training.
+    """
     run.model.train()
-    meter = run.meter(False)
+    run.sums = run.sums or run.meter(False)
     waited = 0.0
     started = asked = time.perf_counter()
-    for inputs, targets in run.train.epoch(run.epoch, run.step):
+    for inputs, targets in run.train.epoch(run.epoch, run.steps_into_epoch):
         waited += time.perf_counter() - asked
         loss, outputs = train_step(run, inputs, targets)
-        meter.add(loss, outputs, targets)
+        run.sums.add(loss, outputs, targets)
         run.step += 1
         if run.step % run.log_every == 0 or run.step == 1:
+            refuse_bad_steps(run)
             report.step(run, float(loss))  # float(): waits for the device, hence only here
+        if checkpoints.due(run):
+            checkpoints.save(run)
+        run.stop.check()
         asked = time.perf_counter()
-    metrics = meter.read()  # waits for the device too
+    refuse_bad_steps(run)
+    metrics = run.sums.read()  # waits for the device too
     run.train_seconds = time.perf_counter() - started
     run.data_wait = waited / run.train_seconds
     return metrics
@@ -133,11 +177,14 @@ def train_step(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
     factor = run.lr_factor(run.step)
     for group in run.optimizer.param_groups:
         set_lr(group, group["initial_lr"] * factor)
-    return run.graphed(inputs, targets) if run.graphed is not None else optimize(run, inputs, targets)
+    result = run.graphed(inputs, targets) if run.graphed is not None else optimize(run, inputs, targets)
+    if run.ema is not None:
+        run.ema.update(run.step)
+    return result
 
 
 def optimize(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
-    """Forward, backward, clip, step."""
+    """Forward, backward, guard, clip, step."""
     if isinstance(run.optimizer, torch.optim.LBFGS):  # which evaluates the loss several times in one step
         passes: list[Step] = []
 
@@ -147,11 +194,17 @@ def optimize(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
             return passes[-1][0]
 
         run.update(closure)
+        if not run.guard.passes(passes[0][0], run.parameters):
+            refuse_bad_steps(run)
         return passes[0]
+    run.guard.remember()
     result = forward_backward(run, inputs, targets)
     if run.scaler is None:
-        clip_gradients(run)
-        run.update()
+        if run.guard.passes(result[0], run.parameters):
+            clip_gradients(run)
+            run.update()
+        else:
+            refuse_bad_steps(run)
     else:
         run.scaler.unscale_(run.optimizer)
         clip_gradients(run)
@@ -206,7 +259,14 @@ def set_lr(group: dict[str, Any], lr: float) -> None:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, forward: Forward, loss_fn: nn.Module, loader: Loader, meter: Meter, *, mirror: bool = False
+    model: nn.Module,
+    forward: Forward,
+    loss_fn: nn.Module,
+    loader: Loader,
+    meter: Meter,
+    *,
+    mirror: bool = False,
+    stop: Stop | None = None,
 ) -> Metrics:
     """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented.
 
@@ -214,6 +274,8 @@ def evaluate(
     """
     model.eval()
     for inputs, targets in loader:
+        if stop is not None:
+            stop.check()
         outputs = forward(inputs)
         if mirror:
             outputs = (outputs + forward(inputs.flip(-1))) / 2
@@ -221,18 +283,36 @@ def evaluate(
     return meter.read()
 
 
+def refuse_bad_steps(run: Run) -> None:
+    """Raise NumericsError when the guard saw a bad step, or more than may be skipped. Waits for the device."""
+    if run.scaler is not None and run.scaler.get_scale() < SMALLEST_SCALE:
+        raise NumericsError(f"precision=fp16: hardly any step had finite gradients up to step {run.step}; {ADVICE}")
+    bad, first = int(run.guard.bad), int(run.guard.first)
+    if bad > (run.max_skipped if run.guard.policy == "skip" else 0):
+        raise NumericsError(describe_bad_step(run, bad, first))
+
+
+def describe_bad_step(run: Run, bad: int, first: int) -> str:
+    """Which step first had a loss or gradient that is not finite, at which lr, on which samples."""
+    epoch, into = divmod(first, run.train.steps_per_epoch)
+    lr = run.lr if run.step == first else run.optimizer.param_groups[0]["initial_lr"] * run.lr_factor(first)
+    samples = run.train.samples(epoch, into)
+    shown = ", ".join(samples[:8]) + (f" and {len(samples) - 8} more" if len(samples) > 8 else "")
+    where = f"step {first + 1} (epoch {epoch + 1}, lr {lr:g}; train samples {shown})"
+    count = "" if bad == 1 else f", the first of {bad} such steps"
+    log.error("step %d trained on these train samples: %s", first + 1, ", ".join(samples))
+    return f"the loss or a gradient is not finite in {where}{count}; {ADVICE}, or on_nonfinite=skip"
+
+
 def refuse_non_finite(run: Run, train: Metrics, val: Metrics | None) -> None:
     """Raise NumericsError unless the losses of the epoch and all weights are finite."""
+    where = f"by step {run.step}, lr {run.lr:g}"
     for split, metrics in (("train", train), ("val", val)):
         if metrics is not None and not math.isfinite(_number(metrics, "loss")):
-            raise NumericsError(f"the {split} loss is {metrics['loss']} in epoch {run.epoch} {_where(run)}")
-    for name, tensor in run.model.state_dict().items():
+            raise NumericsError(f"the {split} loss is {metrics['loss']} in epoch {run.epoch} ({where}); {ADVICE}")
+    for name, tensor in run.judged.state_dict().items():
         if not torch.isfinite(tensor).all():
-            raise NumericsError(f"the weights {name} are not finite in epoch {run.epoch} {_where(run)}")
-
-
-def _where(run: Run) -> str:
-    return f"(by step {run.step}, lr {run.lr:g}); lower optim.lr, add warm-up (schedule.warmup=1), or set clip=1"
+            raise NumericsError(f"the weights {name} are not finite in epoch {run.epoch} ({where}); {ADVICE}")
 
 
 def _number(metrics: Metrics, name: str) -> float:

@@ -118,6 +118,16 @@ class Meter:
         sums["target"].add_(centred.sum(dim=0))
         sums["target_squared"].add_(centred.square().sum(dim=0))
 
+    def state(self) -> dict[str, Tensor]:
+        """The sums, by name, on the device; with `num_samples` all that `restore` needs."""
+        return dict(self._sums)
+
+    def restore(self, sums: dict[str, Tensor], num_samples: int) -> None:
+        """Go on from the sums of another meter of the same kind."""
+        for name, total in self._sums.items():
+            total.copy_(sums[name])
+        self.num_samples = num_samples
+
     def read(self) -> Metrics:
         """The metrics of all samples so far; the one call that waits for the device.
 

@@ -5,7 +5,7 @@ outputs/<verb>/<date>_<time>_<dataset>-<model>_<uid>/
     env.json       versions, device, flags      status.json   running, completed or failed, and the result
     metrics.jsonl  every measurement            results.csv   one row an epoch
     train.log      what was shown, and the traceback of a bug
-    checkpoints/   last.safetensors, best.safetensors
+    checkpoints/   the last ones and the best, and record.json, which says which is which
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ class RunDir:
     def __init__(self, path: Path, verb: str) -> None:
         self.path = path
         self.verb = verb
-        self.checkpoints = path / "checkpoints"
         self._status: dict[str, Any] = {}
         self._lock = -1
 
@@ -60,41 +59,71 @@ class RunDir:
         return self._lock >= 0
 
     def open(self, config: dict[str, Any], command: Sequence[str], overrides: Sequence[str]) -> None:
-        """Lock the folder and write what is known at the start. Raises ConfigError when another process holds it."""
+        """Lock the folder and write what is known at the start; of a folder that has a status, the run goes on.
+
+        Raises ConfigError when another process holds it.
+        """
         import yaml
 
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when the process dies
-        except OSError:
-            os.close(self._lock)
-            self._lock = -1
-            raise ConfigError(f"the run folder {self.path} is in use by another process") from None
+        self._lock = _lock(self.path / ".lock")
+        storage.remove_temporaries(self.path)
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         storage.replace(self.path / "config.yaml", text.encode())
-        storage.replace(self.path / "command.txt", (shlex.join(command) + "\n").encode())
-        self._status = {
-            "verb": self.verb,
-            "state": "running",
-            "pid": os.getpid(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "overrides": list(overrides),
-        }
+        before = read_status(self.path)
+        now = {"state": "running", "pid": os.getpid()}
+        if "started" in before:
+            kept = {key: value for key, value in before.items() if key not in ("exit_code", "error", "result", "ended")}
+            again = {"at": _now(), "command": list(command)}
+            self._status = {**kept, **now, "resumed": [*kept.get("resumed", []), again]}
+        else:
+            storage.replace(self.path / "command.txt", (shlex.join(command) + "\n").encode())
+            start = {"verb": self.verb, **now, "started": _now(), "overrides": list(overrides)}
+            self._status = {**before, **start}
         storage.replace_json(self.path / "status.json", self._status)
+
+    def note_resumed(self, step: int) -> None:
+        """Record after which step the run went on."""
+        if resumed := self._status.get("resumed"):
+            resumed[-1]["step"] = step
+            storage.replace_json(self.path / "status.json", self._status)
 
     def close(self, state: str, **facts: Any) -> None:
         """Record how the run ended and free the folder."""
-        self._status.update(state=state, ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts)
+        self._status.update(state=state, ended=_now(), **facts)
         self._status.pop("pid", None)
-        storage.replace_json(self.path / "status.json", self._status)
-        with contextlib.suppress(OSError):
-            (self.path / ".lock").unlink()
-        os.close(self._lock)
-        self._lock = -1
+        try:
+            storage.replace_json(self.path / "status.json", self._status)
+        finally:
+            with contextlib.suppress(OSError):
+                (self.path / ".lock").unlink()
+            os.close(self._lock)
+            self._lock = -1
 
     def write_json(self, name: str, value: Any) -> None:
         storage.replace_json(self.path / name, value)
+
+
+def _lock(path: Path) -> int:
+    """The descriptor of a lock file that this process holds. Raises ConfigError when another one does."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when the process dies
+        except OSError:
+            owner = os.read(descriptor, 20).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise ConfigError(f"the run folder {path.parent} is in use by process {owner or '?'}") from None
+        with contextlib.suppress(OSError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
+                return descriptor
+        os.close(descriptor)  # its owner ended, and deleted the file, between our opening and locking it
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def shown(path: Path) -> str:

@@ -21,6 +21,32 @@ from trainkit.schema import Count, NonNegative, Positive, Probability
 Factor = Callable[[int], float]
 
 
+def extended(make: Callable[[int, int], Factor], ends: list[int], rules: list[str], steps_per_epoch: int) -> Factor:
+    """A schedule that goes on after its end, in parts.
+
+    make: the builder of the schedule, of (total_steps, steps_per_epoch). ends: after how many epochs each part ends,
+    the first being the run as it was first planned. rules: how each further part goes on: `hold` keeps the last factor,
+    `stretch` takes the schedule of a run that was planned to the part's end, `rewarm` begins it anew.
+    """
+    factor = make(ends[0] * steps_per_epoch, steps_per_epoch)
+    for rule, begin, end in zip(rules, ends, ends[1:], strict=False):
+        factor = _continued(factor, rule, begin * steps_per_epoch, end * steps_per_epoch, make, steps_per_epoch)
+    return factor
+
+
+def _continued(
+    before: Factor, rule: str, begin: int, end: int, make: Callable[[int, int], Factor], steps_per_epoch: int
+) -> Factor:
+    if rule == "hold":
+        held = before(begin - 1)
+        return lambda step: before(step) if step < begin else held
+    if rule == "stretch":
+        longer = make(end, steps_per_epoch)
+        return lambda step: before(step) if step < begin else longer(step)
+    anew = make(end - begin, steps_per_epoch)
+    return lambda step: before(step) if step < begin else anew(step - begin)
+
+
 @register("schedule")
 def constant(total_steps: int, steps_per_epoch: int, *, warmup: NonNegative = 0.0) -> Factor:
     """The base lr throughout, after an optional warm-up."""

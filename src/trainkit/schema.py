@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import math
 import os
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,20 @@ class Range:
     def __str__(self) -> str:
         bounds = [(">=", self.ge), (">", self.gt), ("<=", self.le), ("<", self.lt)]
         return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What a text must look like: a regular expression for all of it, and the same in words."""
+
+    pattern: str
+    words: str
+
+    def __contains__(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return f"such as {self.words}"
 
 
 Count = Annotated[int, Range(ge=1)]
@@ -153,15 +168,17 @@ def convert(value: Any, annotation: Any, key: str, problems: list[str]) -> Any:
     return _convert_scalar(value, base, bounds, annotation, key, problems)
 
 
-def _convert_scalar(value: Any, base: Any, bounds: Range, annotation: Any, key: str, problems: list[str]) -> Any:
+def _convert_scalar(
+    value: Any, base: Any, bounds: Range | Form | None, annotation: Any, key: str, problems: list[str]
+) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if base is bool and isinstance(value, bool):
         return value
-    if base is int and number and isinstance(value, int) and value in bounds:
+    if base is int and number and isinstance(value, int) and _within(value, bounds):
         return value
-    if base is float and number and math.isfinite(value) and value in bounds:
+    if base is float and number and math.isfinite(value) and _within(value, bounds):
         return float(value)
-    if base is str and isinstance(value, (str, int)) and not isinstance(value, bool):
+    if base is str and isinstance(value, (str, int)) and not isinstance(value, bool) and _within(str(value), bounds):
         return str(value)
     if base is Path and isinstance(value, (str, int, Path)) and not isinstance(value, bool) and str(value):
         return Path(os.path.abspath(os.path.expanduser(str(value))))
@@ -186,11 +203,15 @@ def _convert_union(value: Any, annotation: Any, options: tuple[Any, ...], key: s
     return value
 
 
-def _split(annotation: Any) -> tuple[Any, Range]:
+def _within(value: Any, bounds: Range | Form | None) -> bool:
+    return bounds is None or value in bounds
+
+
+def _split(annotation: Any) -> tuple[Any, Range | Form | None]:
     if get_origin(annotation) is Annotated:
         base, *extras = get_args(annotation)
-        return base, next((e for e in extras if isinstance(e, Range)), Range())
-    return annotation, Range()
+        return base, next((e for e in extras if isinstance(e, (Range, Form))), None)
+    return annotation, None
 
 
 def _show(value: Any) -> str:
@@ -213,5 +234,5 @@ def describe(annotation: Any) -> str:
     if origin is dict:
         return f"a mapping, each {describe(get_args(base)[1])}"
     if base in _WORDS:
-        return f"{_WORDS[base]} {bounds}".strip()
+        return _WORDS[base] if bounds is None else f"{_WORDS[base]} {bounds}".strip()
     return f"a mapping with {', '.join(schema_of(base))}"

@@ -1,15 +1,23 @@
-"""The only module that writes durably: whole files that replace old ones at once, and logs that only grow."""
+"""The only module that writes durably: whole files that replace old ones at once, and logs that only grow.
+
+All of it goes through `os.open`, `os.write`, `os.ftruncate`, `os.fsync`, `os.replace`, `os.rename`, `os.unlink` and
+`os.symlink`, so that a test can kill or fail each call in turn.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trainkit.errors import ResourceError
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{6}\.tmp")
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -18,17 +26,16 @@ def replace(path: Path, content: bytes) -> None:
     Writes a temporary file beside it, flushes it to the disk, renames it over `path`, and flushes the folder.
     Raises ResourceError (the old content stays) when any of it fails.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
+    temporary = _beside(path)
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+            _write(descriptor, content)
+            os.fsync(descriptor)
         os.replace(temporary, path)
         _sync(path.parent)  # without this a power cut can undo the rename, though never tear the file
     except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(temporary)
         raise cannot_write(path, error, len(content)) from error
 
 
@@ -38,12 +45,66 @@ def replace_json(path: Path, value: Any) -> None:
 
 
 def append(path: Path, line: str) -> None:
-    """Add one line to a text file in one write."""
+    """Add one line to a text file. Raises ResourceError, and takes back what was written of the line, when it fails."""
+    content = (line + "\n").encode()
     try:
-        with path.open("a", encoding="utf-8", newline="") as file:
-            file.write(line + "\n")
+        with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
+            before = os.fstat(descriptor).st_size
+            try:
+                _write(descriptor, content)
+            except OSError:
+                os.ftruncate(descriptor, before)
+                raise
     except OSError as error:
-        raise cannot_write(path, error, len(line)) from error
+        raise cannot_write(path, error, len(content)) from error
+
+
+def size(path: Path) -> int:
+    """Bytes of a log; 0 when it is not there yet."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold all lines of a log. Raises ResourceError when it fails."""
+    try:
+        if path.exists():
+            _sync(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def truncate(path: Path, length: int) -> None:
+    """Cut a log back to its first `length` bytes. Raises ResourceError when it fails, or when the log is shorter."""
+    try:
+        if size(path) < length:
+            raise ResourceError(f"{path} is shorter than the {length:,} bytes that were written")
+        if size(path) > length:
+            with _opened(path, os.O_WRONLY) as descriptor:
+                os.ftruncate(descriptor, length)
+                os.fsync(descriptor)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` a symbolic link to the file `target` beside it; where links are not to be had, do nothing."""
+    temporary = _beside(link)
+    with contextlib.suppress(OSError):
+        os.symlink(target, temporary)
+        os.replace(temporary, link)
+
+
+def remove(path: Path) -> None:
+    """Delete a file that is not needed; one that cannot be deleted stays."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what `replace` left in a folder when the process was killed. Only the folder's owner may call this."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _TEMPORARY.fullmatch(path.name):
+            remove(path)
 
 
 def publish(draft: Path, final: Path) -> None:
@@ -66,10 +127,30 @@ def cannot_write(path: Path, error: OSError, size: int = 0) -> ResourceError:
     return ResourceError(f"cannot write {path} ({error.strerror or error}{room})")
 
 
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+        raise
+    os.close(descriptor)  # some file systems report a full disk only here
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    """All of it: `os.write` may write less than it was given, on a nearly full disk for one."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def _sync(path: Path) -> None:
     """Have the disk hold what was written into a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -47,9 +47,9 @@ def mnist(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["mnist_mlp", "mnist_cnn", "mnist_cnn_bf16"])
-def test_the_bare_loop_has_the_losses_of_trainkit_bit_for_bit(name: str, mnist: Path) -> None:
+def test_the_bare_loop_has_the_losses_of_trainkit_bit_for_bit(name: str, mnist: Path, tmp_path: Path) -> None:
     work = dataclasses.replace(BY_NAME[name], loop_samples=TRAIN)
-    ours, hand = build_both(work, mnist)
+    ours, _, hand = build_both(work, mnist, tmp_path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(0, "init"))
         hand = bare.prepare(work, ours.device)
@@ -57,7 +57,7 @@ def test_the_bare_loop_has_the_losses_of_trainkit_bit_for_bit(name: str, mnist: 
     expected: list[float] = []
     found: list[float] = []
     for epoch in range(2):
-        for inputs, targets in ours.train.epoch(epoch, ours.step):
+        for inputs, targets in ours.train.epoch(epoch):
             expected.append(train_step(ours, inputs, targets)[0].item())
             ours.step += 1
         order = permutation(len(labels), 0, epoch).to(ours.device)

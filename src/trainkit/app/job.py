@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
-import re
-import sys
-import time
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +12,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainkit import registry
+from trainkit.conduct import carry_out, report
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES
-from trainkit.config.frame import Eval, Frame, Train, to_plain
-from trainkit.errors import ConfigError, ResourceError, TrainkitError
+from trainkit.config.frame import Eval, to_plain
+from trainkit.errors import ConfigError, Interrupted
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
-
-log = logging.getLogger("trainkit")
 
 
 class JobFailed(Exception):
@@ -68,8 +62,8 @@ class Job:
             raise
         except Exception as error:
             self.exit_code = report(error, name, run)
-            if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
-                raise
+            if isinstance(error, Interrupted) and in_sweep:
+                raise KeyboardInterrupt from error  # launchers let it end the sweep
         if in_sweep and not hydra.sweeper["_target_"].endswith("BasicSweeper"):
             raise JobFailed(f"{name}exit code {self.exit_code}")  # an optimiser must not take None for a result
         return None
@@ -86,24 +80,16 @@ class Job:
             overrides = [f"ckpt={config.ckpt}" if text.startswith("ckpt=") else text for text in overrides]
         command = ["trainkit", self.verb, *overrides] if in_sweep else self.command
         run.open(to_plain(config), command, overrides)
-        started = time.monotonic()
         prefix = f"[{hydra.job.num}] " if in_sweep else ""
         alone = not in_sweep or hydra.launcher["_target_"].endswith("BasicLauncher")
         console = Console(live=alone, as_json=self.as_json, prefix=prefix)
-        module, _, function = self.target.partition(":")
-        try:
-            result = getattr(importlib.import_module(module), function)(config, run, console)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ResourceError(name_memory(error, config)) from error
-        refuse_wrong_direction(result, hydra.sweeper)
-        run.close("completed", exit_code=0, seconds=round(time.monotonic() - started, 3), result=result)
+        accept = functools.partial(refuse_wrong_direction, hydra.sweeper)
+        result = carry_out(self.target, config, run, console, accept=accept)
         objective = result.get("objective")
         return float(objective) if objective is not None else None
 
 
-def refuse_wrong_direction(result: dict[str, Any], sweeper: Any) -> None:
+def refuse_wrong_direction(sweeper: Any, result: dict[str, Any]) -> None:
     """Raise ConfigError when an optimiser would look for the worst value: it minimises unless told otherwise."""
     direction = sweeper.get("direction")
     wanted = {"max": "maximize", "min": "minimize"}[result["mode"]]
@@ -111,36 +97,3 @@ def refuse_wrong_direction(result: dict[str, Any], sweeper: Any) -> None:
         raise ConfigError(
             f"the better {result['monitor']} is the {result['mode']}imum: add hydra.sweeper.direction={wanted}"
         )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, torch's allocator of the CPU, or that of a GPU found no memory."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
-
-
-def name_memory(error: Exception, config: Frame) -> str:
-    """One line: how much was asked for, and which settings need less."""
-    asked = re.search(r"allocate (\d[\d.]* ?\w+)", str(error))
-    size = f" ({asked.group(1)} asked for at once)" if asked else ""
-    less = ["a smaller batch_size"]
-    if isinstance(config, Train):
-        less.insert(0, f"accumulate={2 * config.accumulate} (the same batch in smaller parts)")
-        less += [] if config.recompute else ["recompute=true"]
-    less += ["precision=bf16"] if config.precision == "fp32" else []
-    less += ["loader=streaming"] if config.loader != "streaming" else []
-    return f"out of memory with batch_size={config.batch_size}{size}; try {', '.join(less)}, or a smaller model"
-
-
-def report(error: Exception, name: str, run: RunDir) -> int:
-    """Say in one line what went wrong, put it into the log and the run's status; return the exit code."""
-    code = error.exit_code if isinstance(error, TrainkitError) else 1
-    lines = str(error).splitlines() or [type(error).__name__]
-    if not isinstance(error, TrainkitError):
-        lines = [f"internal error: {type(error).__name__}: {lines[0]} (traceback in {run.path / (run.verb + '.log')})"]
-    for line in lines:
-        print(f"trainkit: error: {name}{line}", file=sys.stderr)
-    log.error("%s", "; ".join(lines), exc_info=None if isinstance(error, TrainkitError) else error)
-    if run.is_open:
-        run.close("failed", exit_code=code, error="; ".join(lines))
-    return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,73 @@ from trainkit import build, checkpoint, loop, rundir
 from trainkit.config.frame import Train
 from trainkit.data.loaders import make_loader
 from trainkit.data.splits import Data
+from trainkit.errors import Interrupted
 from trainkit.loop import Run
 from trainkit.metrics import Metrics
 from trainkit.report.console import Console, table
 from trainkit.report.sinks import Files, Report, finite, scalars
 from trainkit.rundir import RunDir
 from trainkit.runtime import environment
+from trainkit.signals import Stop
+from trainkit.state import Checkpoints, Restored
 
 
-def train(config: Train, folder: RunDir, console: Console) -> dict[str, Any]:
-    """Train as the config says; returns the best epoch, its metrics and the monitored value (`objective`)."""
-    report = Report([console, Files(folder.path)])
+def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[str] = ()) -> dict[str, Any]:
+    """Train as the config says, from the start or from what the folder holds; evaluate the best epoch.
+
+    allow: keys (and `data`) that may differ from those of the checkpoint that the run goes on from. Returns the best
+    epoch, its metrics and the monitored value (`objective`). Raises Interrupted when a signal came.
+    """
+    stop = Stop()
+    files = Files(folder.path)
+    report = Report([console, files])
+    run: Run | None = None
     try:
-        device = build.build_device(config)
-        folder.write_json("env.json", environment(device))
-        data = build.build_data(config, device)
-        mirror = build.mirrors(config, data)
-        folder.write_json("env.json", environment(device) | {"loader": dataclasses.asdict(data.loading)})
-        run = build.build_run(config, data, device)
-        announce(config, data, run, report, console)
-        checkpoints = build.Checkpoints(folder.checkpoints, config, data)
-        console.start_clock()
-        loop.fit(run, report, checkpoints)
-        result = conclude(run, data, checkpoints, mirror)
-        report.end({name: value for name, value in result.items() if name != "objective"})
+        with stop.catching():
+            device = build.build_device(config)
+            folder.write_json("env.json", environment(device))
+            data = build.build_data(config, device)
+            mirror = build.mirrors(config, data)
+            folder.write_json("env.json", environment(device) | {"loader": dataclasses.asdict(data.loading)})
+            run = build.build_run(config, data, device, stop)
+            checkpoints = build.build_checkpoints(config, data, device, folder.path)
+            restored = checkpoints.restore(run, allow)
+            files.begin()
+            announce(config, data, run, report, console)
+            if restored is not None:
+                folder.note_resumed(run.step)
+                say_resumed(restored, run, report)
+            console.start_clock()
+            with stop.deferred():
+                loop.fit(run, report, checkpoints)
+            result = conclude(run, data, checkpoints, mirror)
+            report.end({name: value for name, value in result.items() if name != "objective"})
+    except Interrupted as error:
+        command = resume_command(folder.path, config.plugins)
+        done = f" after step {run.step}; it is saved" if run is not None and run.step else ""
+        raise Interrupted(f"{error}{done}; go on with: {command}", error.signum) from error
     finally:
         console.stop_bar()
     show_result(result, folder.path, console, config.plugins)
     return {**finite(result), "metrics": {split: scalars(m) for split, m in result["metrics"].items()}}
+
+
+def say_resumed(restored: Restored, run: Run, report: Report) -> None:
+    """Where the run goes on, and whether the bits will be those of a run that had not stopped."""
+    for text in restored.passed:
+        report.note(f"{text}; the checkpoint before it is used")
+    exact = f"not bit-exact: {', '.join(restored.changes)}" if restored.changes else "bit-exact"
+    report.note(f"goes on after epoch {run.epoch}, step {run.step}: {exact}")
+
+
+def resume_command(path: Path, plugins: list[str]) -> str:
+    """What to type to go on with a run."""
+    return " ".join(["trainkit resume", shlex.quote(rundir.shown(path)), *_naming(plugins)])
+
+
+def _naming(plugins: list[str]) -> list[str]:
+    # a checkpoint never names plugins: they run code
+    return [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
 
 
 def announce(config: Train, data: Data, run: Run, report: Report, console: Console) -> None:
@@ -56,11 +96,11 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         report.note("the last batch would hold one sample; it joins the batch before it")
 
 
-def conclude(run: Run, data: Data, checkpoints: build.Checkpoints, mirror: bool) -> dict[str, Any]:
+def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> dict[str, Any]:
     """Put the best epoch's weights back and evaluate them, as `tta` says, on the splits that were not trained on."""
-    if run.monitor.best is not None:
-        tensors, _ = checkpoint.load(checkpoints.best)
-        checkpoint.load_model(run.model, tensors, checkpoints.best)
+    if (best := checkpoints.best) is not None:
+        tensors, _ = checkpoint.load(best)
+        checkpoint.load_model(run.model, tensors, best)
     metrics: dict[str, Metrics] = {}
     if run.val is not None:
         metrics["val"] = loop.evaluate(run.model, run.forward, run.loss_fn, run.val, run.meter(True), mirror=mirror)
@@ -91,8 +131,6 @@ def show_result(result: dict[str, Any], path: Path, console: Console, plugins: l
     for split, metrics in result["metrics"].items():
         for line in table(f"{split}, best epoch {result['best_epoch']} by {result['monitor']}", metrics):
             console.say(line)
-    command = f"trainkit eval ckpt={shlex.quote(rundir.shown(path))}"
-    if plugins:  # a checkpoint never names them: they run code
-        command += " " + shlex.quote(f"plugins=[{','.join(plugins)}]")
+    command = " ".join([f"trainkit eval ckpt={shlex.quote(rundir.shown(path))}", *_naming(plugins)])
     console.say(f"run folder: {rundir.shown(path)}")
     console.say(f"next:\n  {command}\n  {command} split=val")

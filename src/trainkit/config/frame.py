@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from trainkit.schema import Count, Fraction, NonNegativeInt, Positive, plain
+from trainkit.schema import Count, Form, Fraction, NonNegativeInt, Positive, plain
+
+Every = Annotated[str, Form(r"([1-9]\d*)(epochs?|steps?|min)", "1epoch, 500steps or 10min")]
+Extension = Annotated[str, Form(r"(hold|stretch|rewarm)@([1-9]\d*)", "hold@10, stretch@10 or rewarm@10")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +55,16 @@ class Train(Frame):
     monitor: str = "auto"
     patience: Count | None = None
     clip: Positive | None = None
+    ema: Fraction | None = None
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped: Count = 10
+    extensions: list[Extension] = dataclasses.field(default_factory=list)
     accumulate: Count = 1
     cuda_graph: bool = False
     recompute: bool = False
     log_every: Count = 50
+    checkpoint_every: Every = "1epoch"
+    keep_last: Count = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ class Normalize:
 class Loader:
     """Batches of a split: what all kinds share, which is everything that decides their content.
 
-    `epoch(n, first_step)` yields shuffled, augmented training batches; iterating yields every sample once, in order.
+    `epoch(n)` yields shuffled, augmented training batches; iterating yields every sample once, in order.
     A kind says in `raw` how samples come to the device, and in `hint` what helps when that takes long.
     """
 
@@ -62,6 +62,7 @@ class Loader:
         augment: Augment | None = None,
     ) -> None:
         self.targets = normalize.targets(torch.from_numpy(split.targets).to(device))
+        self.names = split.names
         self.batch_size = batch_size
         self.normalize = normalize
         self.device = device
@@ -86,12 +87,13 @@ class Loader:
         # a lone sample joins the batch before it
         return -(-self.num_samples // self.batch_size) - self.lone_sample
 
-    def epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """The batches of a training epoch; `first_step` is the number of steps taken before it."""
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of a training epoch but the first `skip`, which were trained on before."""
         order = permutation(self.num_samples, self.seed, epoch)
         index = order if self.augment is None else order.to(self.device)
-        bounds = self._bounds(self.steps_per_epoch)
-        for step, (part, batch) in enumerate(zip(bounds, self.raw(bounds, order), strict=True), start=first_step):
+        bounds = self._bounds(self.steps_per_epoch)[skip:]
+        first = epoch * self.steps_per_epoch + skip
+        for step, (part, batch) in enumerate(zip(bounds, self.raw(bounds, order), strict=True), start=first):
             inputs, targets = batch
             if self.augment is None:
                 yield self.normalize.inputs(inputs), targets
@@ -99,6 +101,11 @@ class Loader:
                 generator = torch_generator(self.seed, "augment", step, device=self.device)
                 draw = Draw(self.seed, epoch, index[part], generator)
                 yield self.augment(inputs, targets, self.normalize.inputs, draw)
+
+    def samples(self, epoch: int, batch: int) -> list[str]:
+        """What the samples of a training batch are called: the names of their files, or their rows in the split."""
+        rows = permutation(self.num_samples, self.seed, epoch)[self._bounds(self.steps_per_epoch)[batch]].numpy()
+        return [str(row if self.names is None else self.names[row]) for row in rows]
 
     def __iter__(self) -> Iterator[Batch]:
         for inputs, targets in self.raw(self._bounds(-(-self.num_samples // self.batch_size)), None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -28,18 +29,33 @@ class Split:
     targets: classification int64 (N,); regression float32 (N, T); multilabel (0 or 1) and soft (class
     probabilities, rows sum to 1) float32 (N, C).
     moments: of images, where known: int64 (N, C, 2), each one's sum of pixels and of squared pixels per channel.
+    names: what samples are called where not by their rows: paths of their files, object (N,).
     """
 
     inputs: Array | Files
     targets: Array
     moments: Array | None = None
+    names: Array | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def take(self, index: Array) -> Split:
         moments = None if self.moments is None else self.moments[index]
-        return Split(self.inputs[index], self.targets[index], moments)
+        names = None if self.names is None else self.names[index]
+        return Split(self.inputs[index], self.targets[index], moments, names)
+
+    def digest(self) -> str:
+        """SHA-256 of all samples and targets, in their order; images out of files count by their moments."""
+        import numpy as np
+
+        found = hashlib.sha256(repr((self.inputs.shape, str(self.inputs.dtype), self.targets.shape)).encode())
+        found.update(np.ascontiguousarray(self.targets).data)
+        if self.moments is not None:
+            found.update(np.ascontiguousarray(self.moments).data)
+        else:
+            found.update(np.ascontiguousarray(self.inputs).data)
+        return found.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

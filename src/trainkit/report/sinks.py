@@ -61,14 +61,22 @@ class Files:
     """metrics.jsonl (every measurement), results.csv (a row an epoch) and train.log (what was said).
 
     `time` is seconds since this object was made, which is after the imports and before the data; the first line of
-    metrics.jsonl says when that was, as seconds since 1970. `train_seconds` is an epoch without evaluation and saving.
+    metrics.jsonl says when that was, as seconds since 1970. In a resumed run it goes on from the last line.
+    `train_seconds` is an epoch without evaluation and saving.
     """
 
     def __init__(self, folder: Path) -> None:
         self.metrics = folder / "metrics.jsonl"
         self.results = folder / "results.csv"
-        self.started = time.monotonic()
-        self._line({"event": "start", "at": round(time.time(), 3)})
+        self.started, self._at = time.monotonic(), time.time()
+
+    def begin(self) -> None:
+        """Write the first line, or go on after the lines that are there."""
+        if storage.size(self.metrics) == 0:
+            self._line({"event": "start", "at": round(self._at, 3)})
+            return
+        last = json.loads(self.metrics.read_bytes().splitlines()[-1])
+        self.started = time.monotonic() - last.get("time", 0.0)
 
     def note(self, text: str) -> None:
         log.info("%s", text)
@@ -100,7 +108,7 @@ class Files:
     def _row(self, row: dict[str, Any]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(row), lineterminator="\n")
-        if not self.results.exists():
+        if storage.size(self.results) == 0:
             writer.writeheader()
         writer.writerow({name: f"{value:.8g}" if isinstance(value, float) else value for name, value in row.items()})
         storage.append(self.results, text.getvalue().rstrip("\n"))

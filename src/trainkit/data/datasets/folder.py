@@ -25,7 +25,7 @@ from trainkit.data.decode import DECODER, Bad
 from trainkit.data.decoders import Decoders, Rows, in_memory
 from trainkit.data.files import Files, Stream
 from trainkit.data.machine import num_cpus
-from trainkit.data.splits import Data, Split, hold_out
+from trainkit.data.splits import Array, Data, Split, hold_out
 from trainkit.errors import DataError, unknown
 from trainkit.registry import register
 from trainkit.schema import Count, Fraction
@@ -118,12 +118,13 @@ class ImageFolder:
             labels = np.array([samples[row - first].label for row in good], dtype=np.int64)
             # a slice where nothing is missing: an index array would copy the whole data set
             rows = good if missing else slice(first, first + len(samples))
+            paths = np.array([samples[row - first].path for row in good], dtype=object)
             if entry.images is not None:
-                splits[split] = Split(entry.images[rows], labels, entry.moments[rows])
+                inputs: Array | Files = entry.images[rows]
             else:
                 assert stream is not None
-                paths = np.array([samples[row - first].path for row in good], dtype=object)
-                splits[split] = Split(Files(paths, stream), labels, entry.moments[rows])
+                inputs = Files(paths, stream)
+            splits[split] = Split(inputs, labels, entry.moments[rows], paths)
             first += len(samples)
         data = Data("folder", "classification", splits, classes=self.classes, notes=notes)
         hold_out(data, "test", self.test_fraction, self.split_seed)

@@ -1,0 +1,198 @@
+"""`trainkit resume RUN`: go on with a stopped run, bit by bit as if it had never stopped; or extend a finished one."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainkit import checkpoint, record, registry, rundir, storage
+from trainkit.conduct import carry_out, report
+from trainkit.config.check import check
+from trainkit.config.compose import parse
+from trainkit.config.folders import refuse_targets
+from trainkit.config.frame import Train, to_plain
+from trainkit.errors import CheckpointError, ConfigError
+from trainkit.report.console import Console
+from trainkit.rundir import RunDir
+
+RULES = ("hold", "stretch", "rewarm")
+EPILOG = """\
+examples:
+  trainkit resume outputs/train/RUN                     go on where it stopped, in the same folder
+  trainkit resume outputs/train/RUN epochs=+10          ten epochs more, in a new folder
+  trainkit resume outputs/train/RUN epochs=+10 extend=rewarm
+  trainkit resume outputs/train/RUN optim.lr=0.01 allow=[optim.lr]
+
+What changes neither data nor model nor training may be set freely (workers, log_every, device, …); resume says what
+is then no longer bit-exact. Anything else must be allowed by name. extend= says how the learning rate goes on after
+the end: hold (as it ended), stretch (the schedule of the longer run), rewarm (the schedule anew)."""
+
+
+def resume(argv: Sequence[str]) -> int:
+    """Resume the run that `argv` names. Returns the exit code; raises TrainkitError before anything is changed."""
+    parser = argparse.ArgumentParser(
+        prog="trainkit resume", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("overrides", nargs="*", help="key=value, epochs=+N, extend=RULE, allow=[key,…]")
+    parser.add_argument("--json", action="store_true", help="print the result for a program")
+    asked = parser.parse_intermixed_args(list(argv))
+    folder = Path(asked.run).expanduser().absolute()
+    given = values(asked.overrides)
+    allow = names(given, "allow")
+    registry.import_plugins(names(given, "plugins"))
+    status = rundir.read_status(folder)
+    stored = stored_config(folder)
+    more = [text for text in asked.overrides if re.fullmatch(r"epochs=\+\d+", text)]
+    console = Console(as_json=asked.json)
+    if more:
+        given.pop("epochs")
+        rule = given.pop("extend", None)
+        config, folder = extend(folder, stored, given, int(more[-1].partition("+")[2]), rule, status, console)
+        allow += ["epochs", "extensions"]
+    elif status.get("state") == "completed":
+        console.say(f"{rundir.shown(folder)} is complete; to train longer: trainkit resume {asked.run} epochs=+N")
+        return 0
+    else:
+        config = typed(overridden(stored, given))
+    run = RunDir(folder, "train")
+    logging.basicConfig(
+        filename=folder / "train.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    try:
+        run.open(to_plain(config), ["trainkit", "resume", *argv], asked.overrides)
+        carry_out("trainkit.commands.train:train", config, run, console, allow=allow)
+    except KeyboardInterrupt:
+        if run.is_open:
+            run.close("interrupted", exit_code=130)
+        raise
+    except Exception as error:
+        return report(error, "", run)
+    return 0
+
+
+def values(overrides: Sequence[str]) -> dict[str, Any]:
+    """`key=value` overrides as {key: value}. Raises ConfigError for anything else that the grammar knows."""
+    problems: list[str] = []
+    found: dict[str, Any] = {}
+    for text, override in parse(overrides, problems).items():
+        key = override.key_or_group
+        if override.is_add() or override.is_delete() or override.is_sweep_override():
+            problems.append(f"{text}: resume takes key=value only")
+        elif key in registry.FAMILIES:
+            problems.append(f"{text}: a resumed run keeps its {key}; only its keys may be set, as in {key}.KEY=VALUE")
+        else:
+            found[key] = override.value()
+    if problems:
+        raise ConfigError(*problems)
+    return found
+
+
+def names(given: dict[str, Any], key: str) -> list[str]:
+    """Take a list of names out of the overrides."""
+    value = given.get(key, []) if key == "plugins" else given.pop(key, [])
+    items = [str(item) for item in (value if isinstance(value, list) else [value])]
+    if any(not re.fullmatch(r"[\w.]+", item) for item in items):
+        raise ConfigError(f"{key}: expected a list of names: {key}=[a,b]")
+    return items
+
+
+def stored_config(folder: Path) -> dict[str, Any]:
+    """The config of the newest checkpoint that can be read, or before the first one that of config.yaml.
+
+    Raises CheckpointError when the folder is not that of a training run.
+    """
+    for path in record.candidates(folder / "checkpoints"):
+        try:
+            config = checkpoint.read_header(path)["config"]
+            break
+        except CheckpointError:
+            continue
+    else:
+        try:
+            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise CheckpointError(f"'{folder}' is not the folder of a training run: no config.yaml in it") from error
+    if not isinstance(config, dict) or "ckpt" in config:
+        raise CheckpointError(f"'{folder}' is not the folder of a training run")
+    refuse_targets(config, folder)
+    return {str(key): value for key, value in config.items()}
+
+
+def overridden(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The stored config with the values of dotted keys put in. A checkpoint never names plugins: they run code."""
+    config = yaml.safe_load(yaml.safe_dump({**stored, "plugins": []}))
+    for key, value in given.items():
+        *parents, last = key.split(".")
+        node = config
+        for name in parents:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"key '{key}' is not known: {name} has no keys")
+        node[last] = value
+    return dict(config)
+
+
+def typed(config: dict[str, Any]) -> Train:
+    """The checked config. Raises ConfigError with all faults."""
+    problems: list[str] = []
+    checked = check(config, Train, problems)
+    if checked is None:
+        raise ConfigError(*problems)
+    return checked
+
+
+def extend(
+    parent: Path,
+    stored: dict[str, Any],
+    given: dict[str, Any],
+    epochs: int,
+    rule: str | None,
+    status: dict[str, Any],
+    console: Console,
+) -> tuple[Train, Path]:
+    """The config of a longer run, and a new folder that holds what the finished run had at its end.
+
+    Raises ConfigError when the run is not finished, or when it is not said how its learning rate goes on.
+    """
+    shown = shlex.quote(rundir.shown(parent))
+    if status.get("state") != "completed":
+        raise ConfigError(f"{shown} is not finished: trainkit resume {shown} first, then extend it")
+    old = typed(overridden(stored, {}))
+    if rule is None and old.schedule.name == "constant":
+        rule = "hold"
+    if rule not in RULES:
+        ended = f"schedule {old.schedule.name} ended with epoch {old.epochs}"
+        raise ConfigError(f"{ended}: say how lr goes on: extend=hold, extend=stretch or extend=rewarm")
+    longer = {"epochs": old.epochs + epochs, "extensions": [*old.extensions, f"{rule}@{old.epochs}"]}
+    config = typed(overridden(stored, {**given, **longer}))
+    if status["result"]["epochs"] < old.epochs and config.patience == old.patience:
+        raise ConfigError(f"it stopped early, by patience={old.patience}: add patience=null allow=[patience]")
+    folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
+    console.say(f"extends {rundir.shown(parent)} to {config.epochs} epochs, lr by {rule}, in {rundir.shown(folder)}")
+    copy_state(parent, folder)
+    storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "parent": str(parent)})
+    return config, folder
+
+
+def copy_state(parent: Path, folder: Path) -> None:
+    """Copy a run's last and best checkpoints and its logs up to the last. Raises CheckpointError without a record."""
+    known = record.read(parent / "checkpoints")
+    if known is None:
+        raise CheckpointError(f"'{parent}' has no record of its checkpoints: checkpoints/{record.NAME}")
+    (folder / "checkpoints").mkdir()
+    try:
+        for file in {known.last.file, known.best.file if known.best else known.last.file}:
+            storage.replace(folder / "checkpoints" / file, (parent / "checkpoints" / file).read_bytes())
+        for name, length in known.last.logs.items():
+            storage.replace(folder / name, (parent / name).read_bytes()[:length])
+    except OSError as error:
+        raise CheckpointError(f"'{error.filename}' cannot be read ({error.strerror})") from error
+    record.write(folder / "checkpoints", record.Record(known.last, (), known.best))

@@ -1,0 +1,86 @@
+"""A verb at work in its run folder: how it ends is recorded there, and said in one line. No torch."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from trainkit.config.frame import Frame, Train
+from trainkit.errors import Interrupted, ResourceError, TrainkitError
+from trainkit.report.console import Console
+from trainkit.rundir import RunDir
+
+log = logging.getLogger("trainkit")
+Result = dict[str, Any]
+
+
+def carry_out(
+    target: str,
+    config: Frame,
+    run: RunDir,
+    console: Console,
+    *,
+    accept: Callable[[Result], None] = lambda result: None,
+    **options: Any,
+) -> Result:
+    """Call the "module:function" of a verb in its open folder and record the result, if `accept` does not raise.
+
+    Raises what the verb raises; memory that ran out becomes a ResourceError.
+    """
+    started = time.monotonic()
+    module, _, function = target.partition(":")
+    try:
+        result: Result = getattr(importlib.import_module(module), function)(config, run, console, **options)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(name_memory(error, config)) from error
+    accept(result)
+    run.close("completed", exit_code=0, seconds=round(time.monotonic() - started, 3), result=result)
+    return result
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, torch's allocator of the CPU, or that of a GPU found no memory."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
+def name_memory(error: Exception, config: Frame) -> str:
+    """One line: how much was asked for, and which settings need less."""
+    asked = re.search(r"allocate (\d[\d.]* ?\w+)", str(error))
+    size = f" ({asked.group(1)} asked for at once)" if asked else ""
+    less = ["a smaller batch_size"]
+    if isinstance(config, Train):
+        less.insert(0, f"accumulate={2 * config.accumulate} (the same batch in smaller parts)")
+        less += [] if config.recompute else ["recompute=true"]
+    less += ["precision=bf16"] if config.precision == "fp32" else []
+    less += ["loader=streaming"] if config.loader != "streaming" else []
+    return f"out of memory with batch_size={config.batch_size}{size}; try {', '.join(less)}, or a smaller model"
+
+
+def report(error: Exception, name: str, run: RunDir) -> int:
+    """Say in one line what went wrong, put it into the log and the run's status; return the exit code."""
+    if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+    code = error.exit_code if isinstance(error, TrainkitError) else 1
+    state = "interrupted" if isinstance(error, Interrupted) else "failed"
+    lines = str(error).splitlines() or [type(error).__name__]
+    if not isinstance(error, TrainkitError):
+        lines = [f"internal error: {type(error).__name__}: {lines[0]} (traceback in {run.path / (run.verb + '.log')})"]
+    for line in lines:
+        print(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}", file=sys.stderr)
+    log.error("%s", "; ".join(lines), exc_info=None if isinstance(error, TrainkitError) else error)
+    if run.is_open:
+        try:
+            run.close(state, exit_code=code, error="; ".join(lines))
+        except TrainkitError as second:  # the disk that the run died of is still full
+            print(f"trainkit: error: {name}{second}", file=sys.stderr)
+    return code

@@ -1,0 +1,33 @@
+"""What differs between two configs, and which differences change what a run computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# No bit of a result depends on these.
+FREE = (
+    *("log_every", "loader", "workers", "data_dir", "output_dir", "plugins", "checkpoint_every", "keep_last"),
+    *("max_skipped", "tta", "topk"),
+)
+# These change the rounding, and not what is meant.
+ROUNDING = ("device", "precision", "channels_last", "compile", "cuda_graph", "recompute", "accumulate")
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as {dotted key: value}."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys of two plain configs whose values differ, with both (None where a key is missing)."""
+    before, after = flat(old), flat(new)
+    keys = [*before, *(key for key in after if key not in before)]
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
+
+def changes_meaning(key: str) -> bool:
+    """Whether another value of this dotted key makes it another experiment."""
+    return key.partition(".")[0] not in FREE + ROUNDING
