@@ -9,10 +9,10 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainkit.config.frame import Frame, Train
+from trainkit.config.frame import Frame, Train, to_plain
 from trainkit.errors import Interrupted, ResourceError, TrainkitError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
@@ -45,6 +45,25 @@ def carry_out(
     accept(result)
     run.close("completed", exit_code=0, seconds=round(time.monotonic() - started, 3), result=result)
     return result
+
+
+def run_training(
+    config: Train, run: RunDir, console: Console, command: Sequence[str], overrides: Sequence[str], **options: Any
+) -> int:
+    """Train in a folder outside of Hydra, which would have set up the log; returns the exit code."""
+    logging.basicConfig(
+        filename=run.path / "train.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    try:
+        run.open(to_plain(config), command, overrides)
+        carry_out("trainkit.commands.train:train", config, run, console, **options)
+    except KeyboardInterrupt:
+        if run.is_open:
+            run.close("interrupted", exit_code=130)
+        raise
+    except Exception as error:
+        return report(error, "", run)
+    return 0
 
 
 def is_out_of_memory(error: Exception) -> bool:

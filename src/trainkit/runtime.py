@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import hashlib
 import os
 import platform
 import sys
@@ -113,6 +114,16 @@ def _default_threads() -> int:
     return torch.get_num_threads()
 
 
+@functools.cache
+def _code_digest() -> str:
+    """SHA-256 of trainkit's own modules, so that two runs of one version but other code can be told apart."""
+    root = Path(__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
 def _cpu_name() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -142,6 +153,7 @@ def environment(device: torch.device) -> dict[str, Any]:
             "deterministic": torch.backends.cudnn.deterministic,
             "allow_tf32": torch.backends.cudnn.allow_tf32,
         },
+        "code": _code_digest(),
         "versions": {
             "trainkit": __version__,
             "python": platform.python_version(),

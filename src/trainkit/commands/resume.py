@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import shlex
 from collections.abc import Sequence
@@ -13,11 +12,11 @@ from typing import Any
 import yaml
 
 from trainkit import checkpoint, record, registry, rundir, storage
-from trainkit.conduct import carry_out, report
+from trainkit.conduct import run_training
 from trainkit.config.check import check
 from trainkit.config.compose import parse
 from trainkit.config.folders import refuse_targets
-from trainkit.config.frame import Train, to_plain
+from trainkit.config.frame import Train
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
@@ -62,20 +61,9 @@ def resume(argv: Sequence[str]) -> int:
         return 0
     else:
         config = typed(overridden(stored, given))
-    run = RunDir(folder, "train")
-    logging.basicConfig(
-        filename=folder / "train.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    return run_training(
+        config, RunDir(folder, "train"), console, ["trainkit", "resume", *argv], asked.overrides, allow=allow
     )
-    try:
-        run.open(to_plain(config), ["trainkit", "resume", *argv], asked.overrides)
-        carry_out("trainkit.commands.train:train", config, run, console, allow=allow)
-    except KeyboardInterrupt:
-        if run.is_open:
-            run.close("interrupted", exit_code=130)
-        raise
-    except Exception as error:
-        return report(error, "", run)
-    return 0
 
 
 def values(overrides: Sequence[str]) -> dict[str, Any]:

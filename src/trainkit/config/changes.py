@@ -28,6 +28,11 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
 
+def changes_bits(key: str) -> bool:
+    """Whether another value of this dotted key can change any number of a result."""
+    return key.partition(".")[0] not in FREE
+
+
 def changes_meaning(key: str) -> bool:
     """Whether another value of this dotted key makes it another experiment."""
-    return key.partition(".")[0] not in FREE + ROUNDING
+    return changes_bits(key) and key.partition(".")[0] not in ROUNDING

@@ -1,0 +1,159 @@
+"""`trainkit reproduce RUN`: run a stored config again in a new folder, and compare every number."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainkit import checkpoint, record, registry, rundir, storage
+from trainkit.commands.resume import names, overridden, stored_config, typed, values
+from trainkit.conduct import run_training
+from trainkit.config.changes import changes_bits, changes_meaning, differences
+from trainkit.errors import CheckpointError, ConfigError
+from trainkit.report.console import Console
+from trainkit.rundir import RunDir
+
+EPILOG = """\
+examples:
+  trainkit reproduce outputs/train/RUN
+  trainkit reproduce outputs/train/RUN device.threads=2     what does not change the experiment may be set
+
+Exit code 0: bit-identical. 1: something differs, and it is said what and where first."""
+CLOCK = ("time", "train_seconds", "data_wait", "at")  # of metrics.jsonl: never twice the same
+
+
+def reproduce(argv: Sequence[str]) -> int:
+    """Repeat the run that `argv` names. Returns 0 when every logged number and every saved bit is the same, else 1."""
+    parser = argparse.ArgumentParser(
+        prog="trainkit reproduce", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("overrides", nargs="*", help="key=value, of keys that do not change the experiment")
+    parser.add_argument("--json", action="store_true", help="print the comparison for a program")
+    asked = parser.parse_intermixed_args(list(argv))
+    original = Path(asked.run).expanduser().absolute()
+    given = values(asked.overrides)
+    registry.import_plugins(names(given, "plugins"))
+    if meaning := [key for key in given if changes_meaning(key)]:
+        raise ConfigError(f"{meaning[0]} would make it another experiment: trainkit train repeats a run with changes")
+    stored = stored_config(original)
+    log = events(original)
+    config = typed(overridden(stored, given))
+    folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
+    storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "reproduces": str(original)})
+    console = Console(as_json=asked.json)
+    console.say(f"reproduces {rundir.shown(original)} in {rundir.shown(folder)}")
+    indented = Console(as_json=asked.json, prefix="  ")
+    command = ["trainkit", "reproduce", *argv]
+    if code := run_training(config, RunDir(folder, "train"), indented, command, asked.overrides):
+        return code
+    found = compare(original, folder, log)
+    if asked.json:
+        console.say_json({"run": str(folder), "reproduces": str(original), **found})
+    for line in in_words(found, folder):
+        console.say(line)
+    return 0 if found["identical"] else 1
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without the clock; a torn last line does not count. Raises CheckpointError."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        parsed = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [{key: value for key, value in line.items() if key not in CLOCK} for line in parsed]
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"'{folder}' has no readable metrics.jsonl to compare with ({error})") from error
+
+
+def compare(original: Path, folder: Path, log: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is the same and what is not: logged numbers, then the tensors of the last checkpoint, then the causes."""
+    again = {_name(event): event for event in events(folder)}
+    found: dict[str, Any] = {"identical": True, "steps": 0, "epochs": 0, "tensors": 0}
+    for event in log:
+        if event["event"] == "start":
+            continue
+        other = again.get(_name(event))
+        if other is None or (event != other):
+            keys = [key for key in event if other is None or event[key] != other.get(key)]
+            key = next((key for key in keys if key in ("loss", "train/loss")), keys[0])
+            first = {"event": event["event"], "step": event.get("step"), "epoch": event.get("epoch"), "key": key}
+            found |= {"identical": False, "first": first | {"original": event[key], "again": (other or {}).get(key)}}
+            break
+        if event["event"] in ("step", "epoch"):
+            found[event["event"] + "s"] += 1
+    found["complete"] = any(event["event"] == "end" for event in log)
+    if found["identical"] and found["complete"]:
+        found |= compare_tensors(original, folder)
+    if not found["identical"]:
+        found["differences"] = causes(original, folder)
+    return found
+
+
+def _name(event: dict[str, Any]) -> tuple[Any, ...]:
+    return event["event"], event.get("step")
+
+
+def compare_tensors(original: Path, folder: Path) -> dict[str, Any]:
+    """Whether the last checkpoints hold the same tensors, bit for bit."""
+    import torch
+
+    (ours, _), (theirs, _) = (checkpoint.load(record.candidates(run / "checkpoints")[0]) for run in (folder, original))
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name]):
+            return {"identical": False, "tensors": len(ours), "tensor": name}
+    return {"tensors": len(ours)}
+
+
+def causes(original: Path, folder: Path) -> dict[str, list[Any]]:
+    """What differs in config, samples, runtime and code: {name: [then, now]}."""
+    found: dict[str, list[Any]] = {}
+    headers = [newest_header(run) for run in (original, folder)]
+    for part, prefix in (("config", "config."), ("fingerprint", "samples of "), ("runtime", "")):
+        for key, pair in differences(*(header.get(part, {}) for header in headers)).items():
+            if part != "config" or changes_bits(key):
+                found[prefix + key] = list(pair)
+    for key, pair in differences(*map(_environment, (original, folder))).items():
+        if key in ("code", "versions.python", "platform"):
+            found[key] = [str(value)[:60] for value in pair]
+    return found
+
+
+def newest_header(run: Path) -> dict[str, Any]:
+    """What the newest checkpoint of a run that can be read says; empty when there is none."""
+    for path in record.candidates(run / "checkpoints"):
+        with contextlib.suppress(CheckpointError):
+            return checkpoint.read_header(path)
+    return {}
+
+
+def _environment(run: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((run / "env.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def in_words(found: dict[str, Any], folder: Path) -> list[str]:
+    """The comparison as lines."""
+    counts = f"{found['steps']} logged steps and {found['epochs']} epochs"
+    if found["identical"]:
+        if not found["complete"]:
+            return [f"bit-identical as far as the original went: {counts}; it did not end"]
+        return [f"bit-identical: {counts}, {found['tensors']} tensors"]
+    if "tensor" in found:
+        lines = [f"not identical: {counts} are the same, but not the last checkpoint: {found['tensor']}"]
+    else:
+        first = found["first"]
+        where = (
+            f"step {first['step']}" if first["event"] == "step" else f"{first['event']} {first['epoch'] or ''}".strip()
+        )
+        lines = [f"not identical: first at {where}: {first['key']} was {first['original']} and is {first['again']}"]
+    reasons = [f"  {name}: {then} -> {now}" for name, (then, now) in found["differences"].items()]
+    return [
+        *lines,
+        *(["differences:", *reasons] if reasons else ["no difference in environment, code or data is known"]),
+    ]
