@@ -86,7 +86,8 @@ def process_restored() -> Iterator[None]:
     finally:
         sys.argv, sys.path[:] = argv, path
         for key in registry._components.keys() - components.keys():
-            sys.modules.pop(registry._components.pop(key).build.__module__, None)
+            if not registry._components[key].build.__module__.startswith("trainkit."):
+                sys.modules.pop(registry._components.pop(key).build.__module__, None)
         for group in ("ckpt", *registry.FAMILIES):
             ConfigStore.instance().repo.pop(group, None)
         for handler in set(logging.root.handlers) - set(handlers):

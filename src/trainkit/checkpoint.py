@@ -39,10 +39,11 @@ def locate(path: Path) -> Path:
     if path.is_dir():
         folder = path / "checkpoints"
         known = record.read(folder)
-        named = [entry.file for entry in (known.best, *known.kept) if entry] if known else []
-        for candidate in [folder / name for name in (*named, "best.safetensors", "last.safetensors")]:
-            if candidate.is_file():
-                return candidate
+        links = [folder / "best.safetensors", folder / "last.safetensors"]
+        named = [folder / entry.file for entry in (known.best, *known.kept) if entry] if known else links
+        for candidate in filter(Path.is_file, named):
+            # the name that a person knows, when it leads to the same file
+            return next((link for link in links if link.is_file() and link.samefile(candidate)), candidate)
         raise CheckpointError(f"{path} holds no checkpoints/best.safetensors or checkpoints/last.safetensors")
     if not path.exists():
         raise CheckpointError(f"checkpoint '{path}' does not exist; name a run folder or a .safetensors file")

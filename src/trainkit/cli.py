@@ -27,7 +27,7 @@ class Verb:
 VERBS = {
     "train": Verb("train a model; prints the run folder and what to type next", "trainkit.commands.train:train"),
     "eval": Verb("evaluate a checkpoint: ckpt=RUN_FOLDER|FILE", "trainkit.commands.eval:evaluate"),
-    "resume": Verb("go on with a stopped run; epochs=+N extends one", "trainkit.commands.resume:resume", config=False),
+    "resume": Verb("go on with a stopped run; epochs=+N extends one", "trainkit.app.resume:resume", config=False),
     "reproduce": Verb("run it again: bit-identical or not", "trainkit.commands.reproduce:reproduce", config=False),
     "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
 }

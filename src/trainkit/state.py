@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,7 @@ class Checkpoints:
         for name in LOGS:
             storage.flush(self._run_folder / name)
             logs[name] = storage.size(self._run_folder / name)
-        header = {**self._facts, "fingerprint": self.fingerprint, **state, "metrics": self._metrics, "logs": logs}
+        header = {**self._facts, "fingerprint": self.fingerprint, **state, "metrics": self._metrics}
         record.commit(
             self.folder,
             checkpoint.pack(tensors, header),
@@ -102,6 +103,23 @@ class Checkpoints:
         )
         self._saved = (run.epoch, run.step)
         self._saved_at = time.monotonic()
+
+    def _log_lengths(self, name: str, run: Run) -> dict[str, int]:
+        """How long the logs were when this file was saved: by the record, or without one by what their lines say."""
+        known = record.read(self.folder)
+        for entry in known.kept if known else ():
+            if entry.file == name:
+                return entry.logs
+        metrics, results = (self._run_folder / log for log in LOGS)
+        length = 0
+        for line in metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else ():
+            event: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"event": "torn"}
+            later = event.get("step", 0) > run.step or (event["event"] == "epoch" and event["epoch"] > run.epoch)
+            if later or event["event"] in ("end", "torn"):
+                break
+            length += len(line)
+        rows = results.read_bytes().splitlines(keepends=True) if results.exists() else []
+        return {LOGS[0]: length, LOGS[1]: sum(map(len, rows[: 1 + run.epoch]))}
 
     def _rewind(self, name: str) -> None:
         # The damaged files leave the record. A best epoch that comes after this one will be found again.
@@ -138,8 +156,8 @@ class Checkpoints:
             self._metrics = header["metrics"]
             if passed:
                 self._rewind(path.name)
-            for name in LOGS:
-                storage.truncate(self._run_folder / name, header["logs"][name])
+            for name, length in self._log_lengths(path.name, run).items():
+                storage.truncate(self._run_folder / name, length)
             self._saved = (run.epoch, run.step)
             return Restored(passed, changes)
         if files:

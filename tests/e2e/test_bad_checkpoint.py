@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def run_folder(trained: Path, tmp_path: Path) -> Path:
     """A copy of the run, to be damaged."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
 
 
 def parts(file: Path) -> tuple[dict[str, Any], bytes]:
@@ -65,7 +65,7 @@ def foreign(file: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    save_file({"weight": torch.zeros(2)}, file, metadata={"format": "pt"})
+    save_file({"weight": torch.zeros(2)}, file.resolve(), metadata={"format": "pt"})  # which would replace a link
 
 
 def pickled(file: Path) -> None:
@@ -181,6 +181,7 @@ def test_asked_too_much(
 
 
 def test_only_last_is_left(run_folder: Path, trainkit_here: CommandHere) -> None:
+    (run_folder / "checkpoints" / "record.json").unlink()
     (run_folder / BEST).unlink()
     assert trainkit_here("eval", "ckpt=run").code == 0
     (run_folder / BEST.replace("best", "last")).unlink()

@@ -53,7 +53,7 @@ def test_failed_jobs_are_rows_and_the_others_run(trainkit_here: CommandHere, tmp
     lines = outcome.err.splitlines()
     assert len(lines) == len(failed)
     assert all(
-        re.match(r"trainkit: error: job \d \(.*optim.lr=1e\+38.*\): .* is nan .*; lower optim.lr", line)
+        re.match(r"trainkit: error: job \d \(.*optim.lr=1e\+38.*\): .* is not finite .*; lower optim.lr", line)
         for line in lines
     )
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from trainkit import registry
+from trainkit import registry, rundir
 from trainkit.conduct import carry_out, report
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES
@@ -79,14 +80,26 @@ class Job:
         if in_sweep and isinstance(config, Eval):  # Hydra knows the checkpoint by the option made for it
             overrides = [f"ckpt={config.ckpt}" if text.startswith("ckpt=") else text for text in overrides]
         command = ["trainkit", self.verb, *overrides] if in_sweep else self.command
-        run.open(to_plain(config), command, overrides)
         prefix = f"[{hydra.job.num}] " if in_sweep else ""
         alone = not in_sweep or hydra.launcher["_target_"].endswith("BasicLauncher")
         console = Console(live=alone, as_json=self.as_json, prefix=prefix)
+        if in_sweep and (done := finished_before(run.path, to_plain(config))):
+            console.say(f"was done before: {rundir.shown(run.path)}")
+            return done.get("objective")
+        run.open(to_plain(config), command, overrides)
         accept = functools.partial(refuse_wrong_direction, hydra.sweeper)
         result = carry_out(self.target, config, run, console, accept=accept)
         objective = result.get("objective")
         return float(objective) if objective is not None else None
+
+
+def finished_before(path: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The result of a job that a sweep has run before with this config, else None."""
+    status = rundir.read_status(path)
+    if status.get("state") != "completed":
+        return None
+    stored = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    return dict(status["result"]) if stored == config else None
 
 
 def refuse_wrong_direction(sweeper: Any, result: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 import trainkit
-from trainkit import registry, rundir
+from trainkit import registry, rundir, storage
 from trainkit.app.job import Job, JobFailed
 from trainkit.config import folders, stored
 from trainkit.config.compose import check_jobs, explain, parse
 from trainkit.config.frame import Frame
 from trainkit.errors import ConfigError, nearest
 
+COMMAND = "command.txt"  # of a sweep: what started it
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
 
 
@@ -126,7 +128,16 @@ def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
         overrides = [*overrides, folder_override("sweep", folder)]
     code = 1
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / COMMAND).exists():
+            storage.replace(folder / COMMAND, (shlex.join(job.command) + "\n").encode())
         code = call_hydra(job.verb, job, [*overrides, *flags, "--multirun"])
+    except KeyboardInterrupt:
+        print(
+            f"trainkit: the sweep stopped; go on with: trainkit resume {shlex.quote(rundir.shown(folder))}",
+            file=sys.stderr,
+        )
+        return max(job.exit_code, 130)
     finally:
         completed = folder.is_dir() and summarise(folder, as_json=job.as_json)
     return code if completed else 1
