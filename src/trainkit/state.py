@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from trainkit import checkpoint, record, storage
-from trainkit.config.changes import changes_meaning, differences
+from trainkit.config.changes import differences, refuse_other_meaning
 from trainkit.data.splits import Data
 from trainkit.errors import CheckpointError, NumericsError
 from trainkit.loop import Run, refuse_bad_steps
@@ -168,18 +168,7 @@ class Checkpoints:
 
     def _judge(self, header: dict[str, Any], path: Path, allow: Sequence[str]) -> list[str]:
         """What is not as it was and changes bits, a line each. Raises CheckpointError for what changes the meaning."""
-        changed = differences(header["config"], self._facts["config"])
-        refused = [
-            f"{key} is {new} here and {old} in '{path}'"
-            for key, (old, new) in changed.items()
-            if changes_meaning(key) and key not in allow
-        ]
-        if refused:
-            names = [key for key in changed if changes_meaning(key)]
-            raise CheckpointError(
-                f"{'; '.join(refused)}: it would be another run; allow=[{','.join(names)}] lets it go on"
-            )
-        meant = [f"{key} {old} -> {new}" for key, (old, new) in changed.items() if changes_meaning(key)]
+        meant = refuse_other_meaning(header["config"], self._facts["config"], allow)
         other = [name for name, digest in header["fingerprint"].items() if self.fingerprint.get(name) != digest]
         if other and "data" not in allow:
             raise CheckpointError(

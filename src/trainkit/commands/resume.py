@@ -13,10 +13,11 @@ import yaml
 
 from trainkit import checkpoint, record, registry, rundir, storage
 from trainkit.conduct import run_training
+from trainkit.config.changes import refuse_other_meaning
 from trainkit.config.check import check
 from trainkit.config.compose import parse
 from trainkit.config.folders import refuse_targets
-from trainkit.config.frame import Train
+from trainkit.config.frame import Train, to_plain
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
@@ -54,13 +55,17 @@ def resume(argv: Sequence[str]) -> int:
     if more:
         given.pop("epochs")
         rule = given.pop("extend", None)
-        config, folder = extend(folder, stored, given, int(more[-1].partition("+")[2]), rule, status, console)
         allow += ["epochs", "extensions"]
+        config = longer(folder, stored, given, int(more[-1].partition("+")[2]), rule, status)
+        refuse_other_meaning(stored, to_plain(config), allow)
+        folder = copy_of(folder, config, console)
     elif status.get("state") == "completed":
-        console.say(f"{rundir.shown(folder)} is complete; to train longer: trainkit resume {asked.run} epochs=+N")
+        console.say(f"{rundir.shown(folder)} is complete; to train longer:")
+        console.say(f"  trainkit resume {shlex.quote(asked.run)} epochs=+N")
         return 0
     else:
         config = typed(overridden(stored, given))
+        refuse_other_meaning(stored, to_plain(config), allow)
     return run_training(
         config, RunDir(folder, "train"), console, ["trainkit", "resume", *argv], asked.overrides, allow=allow
     )
@@ -137,16 +142,10 @@ def typed(config: dict[str, Any]) -> Train:
     return checked
 
 
-def extend(
-    parent: Path,
-    stored: dict[str, Any],
-    given: dict[str, Any],
-    epochs: int,
-    rule: str | None,
-    status: dict[str, Any],
-    console: Console,
-) -> tuple[Train, Path]:
-    """The config of a longer run, and a new folder that holds what the finished run had at its end.
+def longer(
+    parent: Path, stored: dict[str, Any], given: dict[str, Any], epochs: int, rule: str | None, status: dict[str, Any]
+) -> Train:
+    """The config of the run made longer by so many epochs.
 
     Raises ConfigError when the run is not finished, or when it is not said how its learning rate goes on.
     """
@@ -159,15 +158,21 @@ def extend(
     if rule not in RULES:
         ended = f"schedule {old.schedule.name} ended with epoch {old.epochs}"
         raise ConfigError(f"{ended}: say how lr goes on: extend=hold, extend=stretch or extend=rewarm")
-    longer = {"epochs": old.epochs + epochs, "extensions": [*old.extensions, f"{rule}@{old.epochs}"]}
-    config = typed(overridden(stored, {**given, **longer}))
+    more = {"epochs": old.epochs + epochs, "extensions": [*old.extensions, f"{rule}@{old.epochs}"]}
+    config = typed(overridden(stored, {**given, **more}))
     if status["result"]["epochs"] < old.epochs and config.patience == old.patience:
         raise ConfigError(f"it stopped early, by patience={old.patience}: add patience=null allow=[patience]")
+    return config
+
+
+def copy_of(parent: Path, config: Train, console: Console) -> Path:
+    """A new run folder that holds what the finished run had at its end."""
     folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
+    rule = config.extensions[-1].partition("@")[0]
     console.say(f"extends {rundir.shown(parent)} to {config.epochs} epochs, lr by {rule}, in {rundir.shown(folder)}")
     copy_state(parent, folder)
     storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "parent": str(parent)})
-    return config, folder
+    return folder
 
 
 def copy_state(parent: Path, folder: Path) -> None:

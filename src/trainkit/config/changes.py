@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from trainkit.errors import CheckpointError
 
 # No bit of a result depends on these.
 FREE = (
@@ -36,3 +39,18 @@ def changes_bits(key: str) -> bool:
 def changes_meaning(key: str) -> bool:
     """Whether another value of this dotted key makes it another experiment."""
     return changes_bits(key) and key.partition(".")[0] not in ROUNDING
+
+
+def refuse_other_meaning(old: dict[str, Any], new: dict[str, Any], allow: Sequence[str]) -> list[str]:
+    """The changed keys that make it another experiment, all of them in `allow`, as "key old -> new".
+
+    Raises CheckpointError naming those that are not.
+    """
+    changed = {key: pair for key, pair in differences(old, new).items() if changes_meaning(key)}
+    refused = [
+        f"{key} is {new} here and {old} in the checkpoint" for key, (old, new) in changed.items() if key not in allow
+    ]
+    if refused:
+        names = ",".join(changed)
+        raise CheckpointError(f"{'; '.join(refused)}: it would be another run; allow=[{names}] lets it go on")
+    return [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
