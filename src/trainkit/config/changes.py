@@ -47,10 +47,8 @@ def refuse_other_meaning(old: dict[str, Any], new: dict[str, Any], allow: Sequen
     Raises CheckpointError naming those that are not.
     """
     changed = {key: pair for key, pair in differences(old, new).items() if changes_meaning(key)}
-    refused = [
-        f"{key} is {new} here and {old} in the checkpoint" for key, (old, new) in changed.items() if key not in allow
-    ]
+    refused = {key: pair for key, pair in changed.items() if key not in allow}
     if refused:
-        names = ",".join(changed)
-        raise CheckpointError(f"{'; '.join(refused)}: it would be another run; allow=[{names}] lets it go on")
+        here = "; ".join(f"{key} is {new} here and {old} in the checkpoint" for key, (old, new) in refused.items())
+        raise CheckpointError(f"{here}: it would be another run; allow=[{','.join(refused)}] lets it go on")
     return [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
