@@ -139,11 +139,11 @@ def _environment(run: Path) -> dict[str, Any]:
 
 def in_words(found: dict[str, Any], folder: Path) -> list[str]:
     """The comparison as lines."""
-    counts = f"{found['steps']} logged steps and {found['epochs']} epochs"
+    counts = f"{_count(found['steps'], 'logged step')} and {_count(found['epochs'], 'epoch')}"
     if found["identical"]:
         if not found["complete"]:
             return [f"bit-identical as far as the original went: {counts}; it did not end"]
-        return [f"bit-identical: {counts}, {found['tensors']} tensors"]
+        return [f"bit-identical: {counts}, {_count(found['tensors'], 'tensor')}"]
     if "tensor" in found:
         lines = [f"not identical: {counts} are the same, but not the last checkpoint: {found['tensor']}"]
     else:
@@ -157,3 +157,7 @@ def in_words(found: dict[str, Any], folder: Path) -> list[str]:
         *lines,
         *(["differences:", *reasons] if reasons else ["no difference in environment, code or data is known"]),
     ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
