@@ -86,7 +86,7 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
     job = Job(verb, target, plugins, ["trainkit", verb, *argv], list(overrides), flags.json)
     try:
         if verb == "eval":
-            overrides = stored.offer(overrides)
+            overrides = stored.offer(overrides, problems)
         return start(job, flags, overrides, problems)
     finally:
         stored.withdraw()
@@ -194,7 +194,9 @@ def _prepare(overrides: list[str], problems: list[str]) -> tuple[list[str], list
             plugins = _names(override)
         elif override.key_or_group == "hydra.mode":
             problems.append("hydra.mode is set by trainkit: add -m for a sweep")
-    return list(parsed), plugins
+        elif override.key_or_group == "hydra.searchpath":  # Hydra would import a package named there
+            problems.append("hydra.searchpath is refused; name a folder with --config-dir")
+    return [text for text, override in parsed.items() if override.key_or_group != "hydra.searchpath"], plugins
 
 
 def _names(override: Override) -> list[str]:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from trainkit.report.sinks import finite, scalars
+from trainkit.safety import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -40,7 +41,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a line, above the bar when there is one."""
-        text = self.prefix + text
+        text = self.prefix + "\n".join(map(visible, text.split("\n")))
         try:
             if self._bar is not None:
                 self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
