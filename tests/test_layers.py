@@ -11,7 +11,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "trainkit"
 
 # From the bottom up: a module may import from its own layer's package and from the layers before it.
 LAYERS = [
-    ["errors"],
+    ["errors", "safety"],
     ["schema", "randomness", "storage", "signals"],
     ["record"],
     ["registry", "rundir", "checkpoint"],
@@ -34,6 +34,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Lines that type checkers read and the interpreter never runs may point up: they build no dependency.
 TORCH_FREE = [
     "errors",
+    "safety",
     "schema",
     "randomness",
     "storage",

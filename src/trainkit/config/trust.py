@@ -43,7 +43,7 @@ def refuse_interpolations(node: Any, where: object) -> None:
 
 
 def guard_environment() -> None:
-    """Have `${oc.env:NAME}` refuse variables that are called like secrets: the value would be kept in the run folder."""
+    """Have `${oc.env:NAME}` refuse variables that are called like secrets: a config is kept in the run folder."""
 
     def env(name: str, *default: str) -> str | None:
         if is_secret(name):
