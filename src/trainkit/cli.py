@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 internal error or a job of a sweep failed, 2 usage or conf
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainkit.errors import ConfigError, TrainkitError, unknown
+from trainkit.errors import ConfigError, ResourceError, TrainkitError, unknown
 from trainkit.safety import visible
 
 
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_words_as_utf8()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return dispatch(words)
+        code = dispatch(words)
+        sys.stdout.flush()
+        return code
     except TrainkitError as error:
         for line in error.problems:
             print(f"trainkit: error: {visible(line)}", file=sys.stderr)
@@ -62,14 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has left (`| head`); what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return internal_error(error)
+        print(f"trainkit: error: the output cannot be written ({error.strerror})", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ResourceError.exit_code
     except Exception as error:
-        # A bug of ours, or of a plugin that Hydra loads (a launcher, a sweeper).
-        if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
-            raise
-        reason = visible((str(error).splitlines() or [""])[0])
-        hint = "set TRAINKIT_FULL_ERROR=1 for the traceback"
-        print(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", file=sys.stderr)
-        return 1
+        return internal_error(error)
+
+
+def internal_error(error: Exception) -> int:
+    """Say in one line that something went wrong that should not have. Returns the exit code."""
+    # A bug of ours, or of a plugin that Hydra loads (a launcher, a sweeper).
+    if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
+        raise error
+    reason = visible((str(error).splitlines() or [""])[0])
+    hint = "set TRAINKIT_FULL_ERROR=1 for the traceback"
+    print(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", file=sys.stderr)
+    return 1
 
 
 def prepare_streams() -> None:

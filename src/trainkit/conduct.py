@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainkit.config.frame import Frame, Train, to_plain
-from trainkit.errors import Interrupted, ResourceError, TrainkitError
+from trainkit.errors import ConfigError, Interrupted, ResourceError, TrainkitError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
 from trainkit.safety import visible
@@ -33,13 +33,18 @@ def carry_out(
 ) -> Result:
     """Call the "module:function" of a verb in its open folder and record the result, if `accept` does not raise.
 
-    Raises what the verb raises; memory that ran out becomes a ResourceError.
+    Raises what the verb raises; memory that ran out becomes a ResourceError, and what torch refuses because of
+    device.deterministic a ConfigError.
     """
     started = time.monotonic()
     module, _, function = target.partition(":")
     try:
         result: Result = getattr(importlib.import_module(module), function)(config, run, console, **options)
     except (MemoryError, RuntimeError) as error:
+        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if found:  # torch has no class of its own for it
+            refusal = f"device.deterministic=true: {operation} has no deterministic implementation here"
+            raise ConfigError(refusal) from error
         if not is_out_of_memory(error):
             raise
         raise ResourceError(name_memory(error, config)) from error

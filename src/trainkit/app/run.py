@@ -20,7 +20,7 @@ import trainkit
 from trainkit import registry, rundir
 from trainkit.app.job import Job, JobFailed
 from trainkit.config import folders, stored
-from trainkit.config.compose import check_jobs, explain, parse
+from trainkit.config.compose import assignment, check_jobs, explain, parse
 from trainkit.config.frame import Frame
 from trainkit.errors import ConfigError, nearest
 
@@ -109,7 +109,7 @@ def run_alone(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
     """Run one job in a new folder, or in the user's `hydra.run.dir`. Returns its exit code."""
     if not any(text.startswith("hydra.run.dir=") for text in overrides):
         folder = rundir.create(config.output_dir / job.verb, f"{config.dataset.name}-{config.model.name}")
-        overrides = [*overrides, folder_override("run", folder)]
+        overrides = [*overrides, assignment("hydra.run.dir", str(folder))]
     call_hydra(job.verb, job, [*overrides, *flags])
     return job.exit_code
 
@@ -123,7 +123,7 @@ def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
         folder = Path(given[-1].partition("=")[2].strip("'\"")).absolute()
     else:
         folder = rundir.create(config.output_dir / "sweeps")
-        overrides = [*overrides, folder_override("sweep", folder)]
+        overrides = [*overrides, assignment("hydra.sweep.dir", str(folder))]
     code = 1
     try:
         code = call_hydra(job.verb, job, [*overrides, *flags, "--multirun"])
@@ -138,12 +138,6 @@ def show_config(verb: str, argv: Sequence[str]) -> int:
         return call_hydra(verb, lambda config: None, argv)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error)[0]) from error
-
-
-def folder_override(mode: str, path: Path) -> str:
-    """The override that sends Hydra's run (or sweep) to this folder."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"hydra.{mode}.dir='{text}'"
 
 
 def call_hydra(verb: str, task: Any, argv: Sequence[str]) -> int:

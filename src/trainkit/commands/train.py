@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit import build, checkpoint, loop, rundir
+from trainkit.config.compose import assignment
 from trainkit.config.frame import Train
 from trainkit.data.loaders import make_loader
 from trainkit.data.splits import Data
@@ -18,7 +19,7 @@ from trainkit.metrics import Metrics
 from trainkit.report.console import Console, table
 from trainkit.report.sinks import Files, Report, finite, scalars
 from trainkit.rundir import RunDir
-from trainkit.runtime import environment
+from trainkit.runtime import Cudnn, environment
 from trainkit.signals import Stop
 from trainkit.state import Checkpoints, Restored
 
@@ -92,6 +93,8 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
     )
     for text in data.notes:
         report.note(text)
+    if run.device.type == "cpu" and config.device.arguments["cudnn"] != Cudnn():
+        report.note("the flags of device.cudnn have no effect on the CPU")
     if run.train.lone_sample:
         report.note("the last batch would hold one sample; it joins the batch before it")
 

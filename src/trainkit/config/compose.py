@@ -25,6 +25,7 @@ from trainkit.config.stored import OPTION
 from trainkit.errors import ConfigError, unknown
 from trainkit.schema import schema_of
 
+SPECIAL = r"[\[\]{}()'\",\\=$]"  # what means something in a value that stands without quotes
 FRAMES: dict[str, type[Frame]] = {"train": Train, "eval": Eval}
 
 
@@ -84,7 +85,15 @@ def _marked(text: str, at: int, what: str) -> str:
 def quoted(text: str) -> str:
     """`key=value` with the value in quotes when that is all it lacks, else the text as it is."""
     key, _, value = text.partition("=")
-    return text if not value or re.search(r"[\[\]{}()'\",\\=$]", value) else f"{key}='{value}'"
+    return text if not value or re.search(SPECIAL, value) else f"{key}='{value}'"
+
+
+def assignment(key: str, value: str) -> str:
+    """`key=value` as Hydra reads it back, with the value in quotes where it needs them."""
+    if not re.search(SPECIAL, value):
+        return f"{key}={value}"
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 @contextmanager

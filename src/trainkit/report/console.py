@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from trainkit.errors import ResourceError
 from trainkit.report.sinks import finite, scalars
 from trainkit.safety import visible
 
@@ -51,9 +52,18 @@ class Console:
             self._drop_stream()
 
     def say_json(self, value: Any) -> None:
-        """Print the result for a program to read (a sweep's comes at its end); all else then goes to stderr."""
-        if not self.prefix:
+        """Print the result for a program to read (a sweep's comes at its end); all else then goes to stderr.
+
+        Raises ResourceError when it cannot be written, but for a reader that has gone.
+        """
+        if self.prefix:
+            return
+        try:
             print(json.dumps(finite(value)), flush=True)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                raise ResourceError(f"the result cannot be written to standard output ({error.strerror})") from error
 
     def _drop_stream(self) -> None:
         # The reader has gone (`| head`) or the disk behind it is full. Python would fail again when it flushes at
