@@ -61,7 +61,7 @@ def test_few_open_files(tmp_path: Path) -> None:
         )
 
     assert limited(32)[0] == 0
-    code, _, err = limited(14)
+    code, _, err = limited(10)
     assert (code, len(err.splitlines())) == (6, 1)
     assert "Too many open files" in err and "ulimit -n" in err
 

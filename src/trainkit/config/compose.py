@@ -90,7 +90,7 @@ def quoted(text: str) -> str:
 
 def assignment(key: str, value: str) -> str:
     """`key=value` as Hydra reads it back, with the value in quotes where it needs them."""
-    if not re.search(SPECIAL, value):
+    if re.fullmatch(r"[\w./-]+", value, re.ASCII):
         return f"{key}={value}"
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
