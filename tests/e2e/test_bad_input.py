@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from writers import Content, Link, alias_bomb, class_folders, image, lay_out, npz, png_header, table
 
 if TYPE_CHECKING:

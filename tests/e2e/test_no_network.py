@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from writers import class_folders, lay_out
 
 from conftest import clean_environment
+from writers import class_folders, lay_out
 
 if TYPE_CHECKING:
     from conftest import Command

@@ -134,6 +134,7 @@ def show_result(result: dict[str, Any], path: Path, console: Console, plugins: l
     for split, metrics in result["metrics"].items():
         for line in table(f"{split}, best epoch {result['best_epoch']} by {result['monitor']}", metrics):
             console.say(line)
-    command = " ".join([f"trainkit eval ckpt={shlex.quote(rundir.shown(path))}", *_naming(plugins)])
+    ckpt = shlex.quote(assignment("ckpt", rundir.shown(path)))
+    command = " ".join([f"trainkit eval {ckpt}", *_naming(plugins)])
     console.say(f"run folder: {rundir.shown(path)}")
     console.say(f"next:\n  {command}\n  {command} split=val")

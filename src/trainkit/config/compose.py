@@ -169,6 +169,8 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
                 return None, problems
             remaining = kept
     problems += trust.faults(hydra, overrides)
+    if values.get("plugins") and not any(_sets(text, "plugins") for text in overrides):
+        problems.append("plugins in a config file are refused: they run code; give them as a word, plugins=[…]")
     config = check(_container(values), frame, problems)
     return config, problems
 
