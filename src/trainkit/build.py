@@ -19,6 +19,7 @@ from trainkit.config.frame import Choice, Frame, Train, to_plain
 from trainkit.data.augment import Augment
 from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, make_loader
+from trainkit.data.machine import user_cache
 from trainkit.data.placement import place
 from trainkit.data.splits import Data, hold_out
 from trainkit.errors import CheckpointError, ConfigError
@@ -49,8 +50,7 @@ def default_data_dir() -> Path:
     """Where downloads are kept when `data_dir` is null: `$TRAINKIT_DATA`, or a folder of the user's cache."""
     if folder := os.environ.get("TRAINKIT_DATA"):
         return Path(folder).absolute()
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(cache, "trainkit", "data")
+    return user_cache() / "data"
 
 
 def build_data(config: Frame, device: torch.device) -> Data:

@@ -6,13 +6,16 @@ Exit codes: 0 done, 1 internal error or a job of a sweep failed, 2 usage or conf
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainkit.errors import ConfigError, TrainkitError, unknown
+from trainkit.errors import ConfigError, ResourceError, TrainkitError, unknown
+from trainkit.safety import visible
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,17 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The `trainkit` command. Returns the exit code."""
+    prepare_streams()
+    if argv is None:
+        read_words_as_utf8()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return dispatch(words)
+        code = dispatch(words)
+        sys.stdout.flush()
+        return code
     except TrainkitError as error:
-        for line in str(error).splitlines():
-            print(f"trainkit: error: {line}", file=sys.stderr)
+        for line in error.problems:
+            print(f"trainkit: error: {visible(line)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("trainkit: interrupted", file=sys.stderr)
@@ -57,14 +65,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has left (`| head`); what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return internal_error(error)
+        print(f"trainkit: error: the output cannot be written ({error.strerror})", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ResourceError.exit_code
     except Exception as error:
-        # A bug of ours, or of a plugin that Hydra loads (a launcher, a sweeper).
-        if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
-            raise
-        reason = (str(error).splitlines() or [""])[0]
-        hint = "set TRAINKIT_FULL_ERROR=1 for the traceback"
-        print(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", file=sys.stderr)
-        return 1
+        return internal_error(error)
+
+
+def internal_error(error: Exception) -> int:
+    """Say in one line that something went wrong that should not have. Returns the exit code."""
+    # A bug of ours, or of a plugin that Hydra loads (a launcher, a sweeper).
+    if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
+        raise error
+    reason = visible((str(error).splitlines() or [""])[0])
+    hint = "set TRAINKIT_FULL_ERROR=1 for the traceback"
+    print(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", file=sys.stderr)
+    return 1
+
+
+def prepare_streams() -> None:
+    """Have all three standard streams open, and let no character that one of them cannot write end a run."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # closed by the caller (`>&-`): the next file opened
+        os.set_inheritable(descriptor, True)  # would take its place, and what is printed would end up in it
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def read_words_as_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale is plain C, in which no path with an accent can be opened."""
+    if sys.getfilesystemencoding() == "ascii":
+        os.environ["PYTHONUTF8"] = "1"  # for the processes of a sweep and the workers too
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def dispatch(words: list[str]) -> int:

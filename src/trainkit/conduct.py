@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainkit.config.frame import Frame, Train, to_plain
-from trainkit.errors import Interrupted, ResourceError, TrainkitError
+from trainkit.errors import ConfigError, Interrupted, ResourceError, TrainkitError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
+from trainkit.safety import visible
 
 log = logging.getLogger("trainkit")
 Result = dict[str, Any]
@@ -32,13 +33,18 @@ def carry_out(
 ) -> Result:
     """Call the "module:function" of a verb in its open folder and record the result, if `accept` does not raise.
 
-    Raises what the verb raises; memory that ran out becomes a ResourceError.
+    Raises what the verb raises; memory that ran out becomes a ResourceError, and what torch refuses because of
+    device.deterministic a ConfigError.
     """
     started = time.monotonic()
     module, _, function = target.partition(":")
     try:
         result: Result = getattr(importlib.import_module(module), function)(config, run, console, **options)
     except (MemoryError, RuntimeError) as error:
+        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if found:  # torch has no class of its own for it
+            refusal = f"device.deterministic=true: {operation} has no deterministic implementation here"
+            raise ConfigError(refusal) from error
         if not is_out_of_memory(error):
             raise
         raise ResourceError(name_memory(error, config)) from error
@@ -91,9 +97,12 @@ def report(error: Exception, name: str, run: RunDir) -> int:
         traceback.print_exception(error)
     code = error.exit_code if isinstance(error, TrainkitError) else 1
     state = "interrupted" if isinstance(error, Interrupted) else "failed"
-    lines = str(error).splitlines() or [type(error).__name__]
-    if not isinstance(error, TrainkitError):
-        lines = [f"internal error: {type(error).__name__}: {lines[0]} (traceback in {run.path / (run.verb + '.log')})"]
+    if isinstance(error, TrainkitError):
+        lines = [visible(line) for line in error.problems]
+    else:
+        reason = (str(error).splitlines() or [""])[0]
+        where = run.path / f"{run.verb}.log"
+        lines = [visible(f"internal error: {type(error).__name__}: {reason} (traceback in {where})")]
     for line in lines:
         print(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}", file=sys.stderr)
     log.error("%s", "; ".join(lines), exc_info=None if isinstance(error, TrainkitError) else error)
@@ -101,5 +110,5 @@ def report(error: Exception, name: str, run: RunDir) -> int:
         try:
             run.close(state, exit_code=code, error="; ".join(lines))
         except TrainkitError as second:  # the disk that the run died of is still full
-            print(f"trainkit: error: {name}{second}", file=sys.stderr)
+            print(f"trainkit: error: {name}{visible(str(second))}", file=sys.stderr)
     return code

@@ -22,6 +22,11 @@ class TrainkitError(Exception):
 
     exit_code = 1
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, a line each."""
+        return (str(self),)
+
 
 class ConfigError(TrainkitError):
     """The command line or the config is wrong. Carries every problem found, a line each."""
@@ -30,7 +35,11 @@ class ConfigError(TrainkitError):
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
-        self.problems = problems
+        self._problems = problems
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return self._problems
 
 
 class DataError(TrainkitError):

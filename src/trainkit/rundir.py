@@ -23,6 +23,7 @@ from typing import Any
 
 from trainkit import storage
 from trainkit.errors import ConfigError, ResourceError
+from trainkit.safety import without_secrets
 
 
 def create(parent: Path, label: str = "") -> Path:
@@ -65,6 +66,7 @@ class RunDir:
         """
         import yaml
 
+        command, overrides = without_secrets(list(command)), without_secrets(list(overrides))
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path / ".lock")
         storage.remove_temporaries(self.path)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from trainkit.errors import unknown
+from trainkit.safety import is_plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +181,11 @@ def _convert_scalar(
         return float(value)
     if base is str and isinstance(value, (str, int)) and not isinstance(value, bool) and _within(str(value), bounds):
         return str(value)
+    if base is Path and isinstance(value, str) and not is_plain(value):
+        problems.append(
+            f"{key}: the path {value!r} holds a control character, or is not UTF-8: rename it, or link to it"
+        )
+        return value
     if base is Path and isinstance(value, (str, int, Path)) and not isinstance(value, bool) and str(value):
         return Path(os.path.abspath(os.path.expanduser(str(value))))
     problems.append(f"{key}: expected {describe(annotation)}, got {_show(value)}")

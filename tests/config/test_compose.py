@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,27 @@ def test_all_problems_at_once(cwd: Path) -> None:
     starts = ["optim=…: option 'adm'", "key 'modle'", "~nope", "dataset.root is required", "seed:", "epochs:"]
     assert len(lines) == len(starts)
     assert all(any(line.startswith(start) for line in lines) for start in starts)
+
+
+@pytest.mark.parametrize(
+    ("word", "where"),
+    [
+        ('monitor="x', r'(" at character 9 is never closed: monitor=^"x)'),
+        ("model.hidden=[1,(2]", "(] at character 19 closes nothing: model.hidden=[1,(2^])"),
+        ("model.hidden=1]", "(] at character 15 closes nothing: model.hidden=1^])"),
+        ("a={b:[1}", "(} at character 8 closes nothing: a={b:[1^})"),
+        ("a={b:'}'", "({ at character 3 is never closed: a=^{b:'}')"),
+        (r"a='it\'s", r"(' at character 3 is never closed: a=^'it\'s)"),
+    ],
+)
+def test_where_a_quote_or_bracket_lacks_its_partner(word: str, where: str) -> None:
+    problems: list[str] = []
+    assert parse([word], problems) == {}
+    assert where in problems[0]
+
+
+@pytest.mark.parametrize("word", ["a=[1,{b:'x]'}]", "a b=c", r"a=it\'s", "x"])
+def test_no_place_is_named_where_all_have_one(word: str) -> None:
+    problems: list[str] = []
+    parse([word], problems)
+    assert not any(re.search(r"at character \d", problem) for problem in problems)

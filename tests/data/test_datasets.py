@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
 import os
 import pickle
 import struct
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ import yaml
 
 from trainkit import registry
 from trainkit.data.checks import finish
-from trainkit.data.datasets import download, idx
+from trainkit.data.datasets import cifar, download, idx
 from trainkit.data.splits import Data, input_stats
 from trainkit.errors import DataError
 from trainkit.schema import REQUIRED, plain
@@ -188,7 +190,70 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: 
     original = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8).reshape(20, 3, 32, 32)
     assert (data.splits["test"].inputs == original).all() and data.splits["test"].inputs.dtype == np.uint8
     assert data.splits["test"].targets.tolist() == [row % classes for row in range(20)]
-    assert data.classes == [f"class {index}" for index in range(classes)]
+    names = data.classes or []
+    assert (len(names), names[:2]) == (classes, ["airplane", "automobile"] if classes == 10 else ["apple", names[1]])
+    (tmp_path / dataset.base_folder / dataset.test_list[0][0]).write_bytes(EVIL)
+    fails("damaged .*corrupted.*; delete it", name, tmp_path)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.exit, ("a pickle was opened",))
+
+
+EVIL = pickle.dumps(Evil())
+
+
+def write_binary(folder: Path, source: cifar._Source, rows: int = 20) -> cifar._Source:
+    """The records of the binary version, `rows` in a file; returns the source with just these files' digests."""
+    (folder / source.folder).mkdir(parents=True)
+    files: dict[str, dict[str, str]] = {}
+    for split, names in source.files.items():
+        for name in names:
+            random = np.random.default_rng(len(name))
+            records = random.integers(0, 256, (rows, source.labels + 3072), dtype=np.uint8)
+            records[:, source.labels - 1] = np.arange(rows) % 10
+            (folder / source.folder / name).write_bytes(records.tobytes())
+            digest = hashlib.sha256(records.tobytes()).hexdigest()
+            files.setdefault(split, {})[name] = digest
+    return dataclasses.replace(source, files=files)
+
+
+@pytest.mark.parametrize(("name", "train"), [("cifar10", 100), ("cifar100", 20)])
+def test_cifar_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, train: int) -> None:
+    source = write_binary(tmp_path, getattr(cifar, f"_{name.upper()}"))
+    monkeypatch.setattr(cifar, f"_{name.upper()}", source)
+    data = finish(registry.get("dataset", name).build(tmp_path, 0))
+    (file,) = source.files["test"]
+    path = tmp_path / source.folder / file
+    content = path.read_bytes()
+    first = np.frombuffer(content[source.labels : source.labels + 3072], np.uint8).reshape(3, 32, 32)
+    assert (data.splits["test"].inputs[0] == first).all()
+    assert data.splits["train"].inputs.shape == (train, 3, 32, 32)
+    assert data.splits["test"].targets.tolist() == [row % 10 for row in range(20)]
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert str(path) in fails("its SHA-256 differs.*delete it", name, tmp_path)
+
+
+def test_cifar_archive(tmp_path: Path, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the archive only the known files are taken, and only when the whole of it has the known digest."""
+    url, www = server
+    source = dataclasses.replace(write_binary(tmp_path / "made", cifar._CIFAR10), url=url + "cifar.tar.gz")
+    with tarfile.open(www / "cifar.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "made" / source.folder, source.folder)
+        for hostile in ("../escaped", str(tmp_path / "escaped"), f"{source.folder}/more"):
+            tar.add(Path(__file__), hostile)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(cifar, "_CIFAR10", source)
+    data_dir = tmp_path / "data"
+    fails("download failed .*corrupted: its SHA-256 is not the known one", "cifar10", data_dir)
+    assert list(data_dir.iterdir()) == []
+    digest = hashlib.sha256((www / "cifar.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(cifar, "_CIFAR10", dataclasses.replace(source, sha256=digest))
+    assert len(finish(registry.get("dataset", "cifar10").build(data_dir, 0)).splits["train"]) == 100
+    assert [path.name for path in data_dir.iterdir()] == [source.folder]
+    assert {path.name for path in data_dir.rglob("*.*")} == {n for names in source.files.values() for n in names}
+    assert not (tmp_path / "escaped").exists()
 
 
 def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +280,7 @@ DEAD = "http://127.0.0.1:9/"  # the discard port, where nothing listens: a conne
         ("mnist", "into {}/MNIST/raw: train-images-idx3-ubyte.gz, "),
         ("emnist", "into {}/EMNIST/raw: http://127.0.0.1:9/gzip.zip"),
         ("cifar10", "get http://127.0.0.1:9/cifar.tar.gz by hand and unpack it in {}"),
+        ("cifar100", "get http://127.0.0.1:9/cifar.tar.gz by hand and unpack it in {}"),
         ("svhn", "into {}: http://127.0.0.1:9/train, http://127.0.0.1:9/test"),
     ],
 )
@@ -226,7 +292,9 @@ def test_no_network(
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(datasets.MNIST, "mirrors", [DEAD])
     monkeypatch.setattr(datasets.EMNIST, "url", DEAD + "gzip.zip")
-    monkeypatch.setattr(datasets.CIFAR10, "url", DEAD + "cifar.tar.gz")
+    for source in ("_CIFAR10", "_CIFAR100"):
+        dead = dataclasses.replace(getattr(cifar, source), url=DEAD + "cifar.tar.gz")
+        monkeypatch.setattr(cifar, source, dead)
     monkeypatch.setattr(datasets.SVHN, "split_list", {s: [DEAD + s, s, "0" * 32] for s in ("train", "test", "extra")})
     line = fails(f"dataset {name}: there is no intact copy .*refused", name, tmp_path)
     assert advice.format(tmp_path) in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from trainkit.data.checks import finish
 from trainkit.data.datasets.npz import npz
 from trainkit.data.splits import Data
-from trainkit.errors import DataError
+from trainkit.errors import DataError, ResourceError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4))
@@ -186,3 +187,12 @@ def test_files_that_are_no_npz(tmp_path: Path, file: Path) -> None:
     middle = len(whole_file) // 2
     file.write_bytes(whole_file[:middle] + bytes([whole_file[middle] ^ 1]) + whole_file[middle + 1 :])
     fails(file, "cannot be read .*CRC")
+
+
+def test_what_unpacks_to_more_than_the_memory(file: Path) -> None:
+    """Zeros pack well: what a small file says it holds is compared with the memory before a byte is unpacked."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", b"")
+        archive.filelist[0].file_size = 2**45  # goes into the directory at the end of the file
+    with pytest.raises(ResourceError, match=r"data.npz: unpacks to 35,184,372,088,832 bytes, and [\d,]+ of memory"):
+        npz(Path("unused"), 0, file=file)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from writers import Content, Link, alias_bomb, class_folders, image, lay_out, npz, png_header, table
 
 if TYPE_CHECKING:
@@ -492,7 +493,7 @@ def test_cuda_without_one(words: str, trainkit_here: CommandHere, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("name", "files"),
-    [("mnist", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]), ("cifar10", ["cifar-10-python.tar.gz"])],
+    [("mnist", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]), ("cifar10", ["cifar-10-binary.tar.gz"])],
 )
 def test_r29_no_network(
     name: str, files: list[str], trainkit_here: CommandHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trainkit.config import folders
 from trainkit.config.compose import group_names
+from trainkit.safety import visible
 
 EXAMPLES = {
     "train": [
@@ -50,7 +51,7 @@ def show_help(verb: str, confs: list[Path]) -> None:
 def _wrap(group: str, names: list[str]) -> str:
     import textwrap
 
-    return textwrap.fill(", ".join(names), 79, initial_indent=f"  {group:10} ", subsequent_indent=" " * 13)
+    return textwrap.fill(visible(", ".join(names)), 79, initial_indent=f"  {group:10} ", subsequent_indent=" " * 13)
 
 
 def _keys(verb: str, confs: list[Path]) -> str:
@@ -59,4 +60,4 @@ def _keys(verb: str, confs: list[Path]) -> str:
     lines = folders.read_text(next(file for file in files if file.is_file())).splitlines()
     start = lines.index("# keys") + 1 if "# keys" in lines else 0
     end = next((i for i in range(start, len(lines)) if lines[i].startswith("hydra:")), len(lines))
-    return "\n".join(f"  {line}" for line in lines[start:end]).rstrip()
+    return "\n".join(f"  {visible(line)}" for line in lines[start:end]).rstrip()

@@ -21,7 +21,7 @@ import trainkit
 from trainkit import registry, rundir, storage
 from trainkit.app.job import Job, JobFailed
 from trainkit.config import folders, stored
-from trainkit.config.compose import check_jobs, explain, parse
+from trainkit.config.compose import assignment, check_jobs, explain, parse
 from trainkit.config.frame import Frame
 from trainkit.errors import ConfigError, nearest
 
@@ -88,7 +88,7 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
     job = Job(verb, target, plugins, ["trainkit", verb, *argv], list(overrides), flags.json)
     try:
         if verb == "eval":
-            overrides = stored.offer(overrides)
+            overrides = stored.offer(overrides, problems)
         return start(job, flags, overrides, problems)
     finally:
         stored.withdraw()
@@ -111,7 +111,7 @@ def run_alone(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
     """Run one job in a new folder, or in the user's `hydra.run.dir`. Returns its exit code."""
     if not any(text.startswith("hydra.run.dir=") for text in overrides):
         folder = rundir.create(config.output_dir / job.verb, f"{config.dataset.name}-{config.model.name}")
-        overrides = [*overrides, folder_override("run", folder)]
+        overrides = [*overrides, assignment("hydra.run.dir", str(folder))]
     call_hydra(job.verb, job, [*overrides, *flags])
     return job.exit_code
 
@@ -125,7 +125,7 @@ def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
         folder = Path(given[-1].partition("=")[2].strip("'\"")).absolute()
     else:
         folder = rundir.create(config.output_dir / "sweeps")
-        overrides = [*overrides, folder_override("sweep", folder)]
+        overrides = [*overrides, assignment("hydra.sweep.dir", str(folder))]
     code = 1
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,12 +149,6 @@ def show_config(verb: str, argv: Sequence[str]) -> int:
         return call_hydra(verb, lambda config: None, argv)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error)[0]) from error
-
-
-def folder_override(mode: str, path: Path) -> str:
-    """The override that sends Hydra's run (or sweep) to this folder."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"hydra.{mode}.dir='{text}'"
 
 
 def call_hydra(verb: str, task: Any, argv: Sequence[str]) -> int:
@@ -205,7 +199,9 @@ def _prepare(overrides: list[str], problems: list[str]) -> tuple[list[str], list
             plugins = _names(override)
         elif override.key_or_group == "hydra.mode":
             problems.append("hydra.mode is set by trainkit: add -m for a sweep")
-    return list(parsed), plugins
+        elif override.key_or_group == "hydra.searchpath":  # Hydra would import a package named there
+            problems.append("hydra.searchpath is refused; name a folder with --config-dir")
+    return [text for text, override in parsed.items() if override.key_or_group != "hydra.searchpath"], plugins
 
 
 def _names(override: Override) -> list[str]:

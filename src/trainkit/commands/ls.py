@@ -11,6 +11,7 @@ from typing import Any
 from trainkit import registry
 from trainkit.config import folders
 from trainkit.errors import ConfigError, unknown
+from trainkit.safety import visible
 
 HELP = """\
 usage: trainkit ls [GROUP] [--config-dir DIR] [--plugins MODULE] [--json]
@@ -53,7 +54,7 @@ def ls(argv: Sequence[str]) -> int:
         _show_group(flags.group, found[flags.group])
     else:
         for group, options in found.items():
-            print(f"{group:10} {', '.join(options)}")
+            print(visible(f"{group:10} {', '.join(options)}"))
     return 0
 
 
@@ -96,13 +97,13 @@ def _show_group(group: str, options: dict[str, dict[str, object]]) -> None:
 
     width = max(map(len, options))
     for name, facts in options.items():
-        print(f"{name:{width}}  {facts['summary']}")
+        print(visible(f"{name:{width}}  {facts['summary']}"))
         arguments = facts["arguments"]
         assert isinstance(arguments, dict)
         if arguments:
             text = " ".join(f"{key}={_show(value)}" for key, value in arguments.items())
             indent = " " * (width + 2)
-            print(textwrap.fill(text, 79, initial_indent=indent, subsequent_indent=indent))
+            print(textwrap.fill(visible(text), 79, initial_indent=indent, subsequent_indent=indent))
     if group in folders.BUNDLES:
         print(f"\nchoose one with {group}=NAME; other words of the command line win over its own")
     else:

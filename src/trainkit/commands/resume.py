@@ -16,8 +16,9 @@ from trainkit.conduct import run_training
 from trainkit.config.changes import refuse_other_meaning
 from trainkit.config.check import check
 from trainkit.config.compose import parse
-from trainkit.config.folders import refuse_targets
+from trainkit.config.folders import read_text, read_yaml
 from trainkit.config.frame import Train, to_plain
+from trainkit.config.trust import refuse_interpolations, refuse_targets
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
@@ -109,13 +110,14 @@ def stored_config(folder: Path) -> dict[str, Any]:
         except CheckpointError:
             continue
     else:
-        try:
-            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise CheckpointError(f"'{folder}' is not the folder of a training run: no config.yaml in it") from error
-    if not isinstance(config, dict) or "ckpt" in config:
+        file = folder / "config.yaml"
+        if not file.is_file():
+            raise CheckpointError(f"'{folder}' is not the folder of a training run: no config.yaml in it")
+        config = read_yaml(read_text(file), file)
+    if "ckpt" in config:
         raise CheckpointError(f"'{folder}' is not the folder of a training run")
     refuse_targets(config, folder)
+    refuse_interpolations(config, folder)
     return {str(key): value for key, value in config.items()}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit import build, checkpoint, loop, rundir
+from trainkit.config.compose import assignment
 from trainkit.config.frame import Train
 from trainkit.data.loaders import make_loader
 from trainkit.data.splits import Data
@@ -18,7 +19,7 @@ from trainkit.metrics import Metrics
 from trainkit.report.console import Console, table
 from trainkit.report.sinks import Files, Report, finite, scalars
 from trainkit.rundir import RunDir
-from trainkit.runtime import environment
+from trainkit.runtime import Cudnn, environment
 from trainkit.signals import Stop
 from trainkit.state import Checkpoints, Restored
 
@@ -92,6 +93,8 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
     )
     for text in data.notes:
         report.note(text)
+    if run.device.type == "cpu" and config.device.arguments["cudnn"] != Cudnn():
+        report.note("the flags of device.cudnn have no effect on the CPU")
     if run.train.lone_sample:
         report.note("the last batch would hold one sample; it joins the batch before it")
 
@@ -131,6 +134,7 @@ def show_result(result: dict[str, Any], path: Path, console: Console, plugins: l
     for split, metrics in result["metrics"].items():
         for line in table(f"{split}, best epoch {result['best_epoch']} by {result['monitor']}", metrics):
             console.say(line)
-    command = " ".join([f"trainkit eval ckpt={shlex.quote(rundir.shown(path))}", *_naming(plugins)])
+    ckpt = shlex.quote(assignment("ckpt", rundir.shown(path)))
+    command = " ".join([f"trainkit eval {ckpt}", *_naming(plugins)])
     console.say(f"run folder: {rundir.shown(path)}")
     console.say(f"next:\n  {command}\n  {command} split=val")

@@ -13,11 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from trainkit import registry
-from trainkit.config import folders
+from trainkit.config import folders, trust
 from trainkit.config.check import check
 from trainkit.config.folders import packaged_conf
 from trainkit.config.frame import Eval, Frame, Train, groups
@@ -25,6 +25,7 @@ from trainkit.config.stored import OPTION
 from trainkit.errors import ConfigError, unknown
 from trainkit.schema import schema_of
 
+SPECIAL = r"[\[\]{}()'\",\\=$]"  # what means something in a value that stands without quotes
 FRAMES: dict[str, type[Frame]] = {"train": Train, "eval": Eval}
 
 
@@ -51,14 +52,48 @@ def parse(overrides: Sequence[str], problems: list[str]) -> dict[str, Override]:
         else:
             hint = "write key=value, and quote a value with special characters: 'key=\"value\"'"
             shown = text if len(text) <= 200 else f"{text[:200]}…"
-            problems.append(f"cannot read the override '{shown}': {reason}; {hint}")
+            problems.append(f"cannot read the override '{shown}': {reason}{_unclosed(text)}; {hint}")
     return parsed
+
+
+def _unclosed(text: str) -> str:
+    """Which quote or bracket of a word has no partner, with the place marked; "" when all have one."""
+    opened: list[int] = []
+    quote = -1
+    position = 0
+    while position < len(text):
+        char = text[position]
+        if char == "\\":
+            position += 1
+        elif quote >= 0:
+            quote = -1 if char == text[quote] else quote
+        elif char in "'\"":
+            quote = position
+        elif char in "([{":
+            opened.append(position)
+        elif char in ")]}" and (not opened or text[opened.pop()] + char not in ("()", "[]", "{}")):
+            return _marked(text, position, "closes nothing")
+        position += 1
+    at = quote if quote >= 0 else opened[-1] if opened else None
+    return "" if at is None else _marked(text, at, "is never closed")
+
+
+def _marked(text: str, at: int, what: str) -> str:
+    return f" ({text[at]} at character {at + 1} {what}: {text[max(at - 20, 0) : at]}^{text[at : at + 20]})"
 
 
 def quoted(text: str) -> str:
     """`key=value` with the value in quotes when that is all it lacks, else the text as it is."""
     key, _, value = text.partition("=")
-    return text if not value or re.search(r"[\[\]{}()'\",\\=$]", value) else f"{key}='{value}'"
+    return text if not value or re.search(SPECIAL, value) else f"{key}='{value}'"
+
+
+def assignment(key: str, value: str) -> str:
+    """`key=value` as Hydra reads it back, with the value in quotes where it needs them."""
+    if re.fullmatch(r"[\w./-]+", value, re.ASCII):
+        return f"{key}={value}"
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 @contextmanager
@@ -116,7 +151,9 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
     remaining = _known(overrides, frame, problems)
     while True:
         try:
-            composed = compose(config_name, remaining)
+            composed = compose(config_name, remaining, return_hydra_config=True)
+            with open_dict(composed):
+                hydra = composed.pop("hydra")
             values = OmegaConf.to_container(composed, resolve=True)
             break
         except RecursionError:
@@ -131,6 +168,9 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
             if len(kept) == len(remaining):
                 return None, problems
             remaining = kept
+    problems += trust.faults(hydra, overrides)
+    if values.get("plugins") and not any(_sets(text, "plugins") for text in overrides):
+        problems.append("plugins in a config file are refused: they run code; give them as a word, plugins=[…]")
     config = check(_container(values), frame, problems)
     return config, problems
 

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainkit import registry
+from trainkit.config.trust import guard_environment, refuse_search_path, refuse_targets
 from trainkit.errors import ConfigError
 from trainkit.schema import REQUIRED, plain
 
@@ -53,6 +54,7 @@ def user_confs(config_dirs: list[str]) -> list[Path]:
 def install(folders: list[Path]) -> None:
     """Make Hydra read config files from these folders and the packaged one through `ConfigFolder`."""
     TrainkitSearchPath.folders = folders
+    guard_environment()
     Plugins.instance().register(ConfigFolder)
     Plugins.instance().register(TrainkitSearchPath)
 
@@ -97,8 +99,8 @@ class ConfigFolder(ConfigSource):
         text = read_text(file)
         node = read_yaml(text, file)
         group, _, _ = config_path.rpartition("/")
-        if not group.startswith("hydra"):
-            refuse_targets(node, file)
+        refuse_targets(node, file)
+        refuse_search_path(node, file)
         if group in registry.FAMILIES and "defaults" not in node:
             node = with_defaults(group, node)
         return ConfigResult(
@@ -177,18 +179,6 @@ def _refuse_bomb(root: yaml.Node | None, file: Path) -> None:
 
     if root is not None and size(root) > MAX_NODES:
         raise ConfigError(f"{file}: its aliases expand to more than {MAX_NODES:,} nodes")
-
-
-def refuse_targets(node: Any, where: object) -> None:
-    """Raise ConfigError when `_target_` stands anywhere in a config: configs name components, never code."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            raise ConfigError(f"{where}: `_target_` is refused: a config names registered components, never code")
-        for value in node.values():
-            refuse_targets(value, where)
-    elif isinstance(node, list):
-        for value in node:
-            refuse_targets(value, where)
 
 
 def with_defaults(group: str, node: dict[str, Any]) -> dict[str, Any]:

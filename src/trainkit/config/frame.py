@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from trainkit.safety import without_secrets
 from trainkit.schema import Count, Form, Fraction, NonNegativeInt, Positive, plain
 
 Every = Annotated[str, Form(r"([1-9]\d*)(epochs?|steps?|min)", "1epoch, 500steps or 10min")]
@@ -81,11 +82,15 @@ def groups(frame: type[Frame]) -> list[str]:
 
 
 def to_plain(config: Frame) -> dict[str, Any]:
-    """The config as YAML and JSON can hold it; composing it again gives the same config."""
+    """The config as YAML and JSON can hold it; composing it again gives the same config.
+
+    But for secrets, which no file of a run may hold: they are missing (`???`), and are asked for again.
+    """
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    return {
+    nodes = {
         name: {"name": value.name, **{k: plain(v) for k, v in value.arguments.items()}}
         if isinstance(value, Choice)
         else plain(value)
         for name, value in values.items()
     }
+    return {name: without_secrets(node) for name, node in nodes.items()}

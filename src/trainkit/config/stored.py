@@ -16,25 +16,30 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from trainkit import checkpoint, registry
-from trainkit.config.folders import refuse_targets, with_defaults
+from trainkit.config.folders import with_defaults
 from trainkit.config.frame import Eval, groups
-from trainkit.errors import ConfigError
+from trainkit.config.trust import refuse_interpolations, refuse_targets
+from trainkit.errors import ConfigError, unknown
 from trainkit.schema import schema_of
 
 OPTION = "ckpt_"  # prefix of the group options that come from a checkpoint
 
 
-def offer(overrides: list[str]) -> list[str]:
+def offer(overrides: list[str], problems: list[str]) -> list[str]:
     """Store the configs of the checkpoints in `ckpt=…`; return the overrides with the paths replaced by their options.
 
-    Raises ConfigError when `ckpt=` is missing, CheckpointError when a checkpoint cannot be read.
+    Raises ConfigError when `ckpt=` is missing, with the `problems` known before; CheckpointError when a checkpoint
+    cannot be read.
     """
     _store("none", {})
     parsed = OverridesParser.create().parse_overrides(overrides)
     pairs = zip(overrides, parsed, strict=True)
     ckpts = [(text, override) for text, override in pairs if override.key_or_group == "ckpt"]
     if not ckpts:
-        raise ConfigError("ckpt is required (a run folder or a checkpoint file): add ckpt=…")
+        keys = schema_of(Eval)
+        words = [override.key_or_group for override in parsed if re.fullmatch(r"\w+", override.key_or_group)]
+        strange = [unknown("key", word, keys) for word in words if word not in keys]
+        raise ConfigError(*problems, *strange, "ckpt is required (a run folder or a checkpoint file): add ckpt=…")
     text, override = ckpts[-1]
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     names = []
@@ -44,6 +49,8 @@ def offer(overrides: list[str]) -> list[str]:
             raise ConfigError(f"{text}: name a run folder or a checkpoint file")
         path = checkpoint.locate(Path(name))
         config = checkpoint.read_header(path)["config"]
+        refuse_targets(config, path)
+        refuse_interpolations(config, path)
         _refuse_unknown(config, path, {override.key_or_group for override in parsed})
         names.append(f"c{index}")
         _store(names[-1], {**config, "ckpt": str(path)})
@@ -70,7 +77,6 @@ def withdraw() -> None:
 
 
 def _store(option: str, config: dict[str, Any]) -> None:
-    refuse_targets(config, config.get("ckpt", option))
     store = ConfigStore.instance()
     chosen = groups(Eval)
     # plugins run code: only the command line may name them, never a checkpoint

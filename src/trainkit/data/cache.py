@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from trainkit import storage
 from trainkit.data.decode import Bad, mapped
 from trainkit.data.decoders import Rows, in_memory
-from trainkit.data.machine import num_cpus
+from trainkit.data.machine import num_cpus, user_cache
 from trainkit.errors import ConfigError, TrainkitError
 
 _FORMAT = 1
@@ -85,7 +85,7 @@ def cache_folder() -> Path:
     """Where trainkit keeps what it can make again."""
     if folder := os.environ.get("TRAINKIT_CACHE"):
         return Path(folder).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "trainkit")
+    return user_cache()
 
 
 def fetch(wanted: Wanted, fill: Fill, notes: list[str]) -> Entry:
@@ -185,7 +185,8 @@ def _begin(root: Path, wanted: Wanted, notes: list[str]) -> _Draft | None:
         cap = cap_bytes()
         if wanted.nbytes > cap:
             raise OSError(f"{wanted.nbytes:,} bytes are more than $TRAINKIT_CACHE_GB allows, {cap:,}")
-        root.mkdir(parents=True, exist_ok=True)
+        # a folder that the user has named may be meant for others too; then the umask decides
+        root.mkdir(0o777 if os.environ.get("TRAINKIT_CACHE") else 0o700, parents=True, exist_ok=True)
         with _locked(root):  # so that nobody takes the new draft for a dead one before it is locked
             _sweep(root)
             draft = _Draft(root)

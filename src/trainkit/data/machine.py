@@ -1,10 +1,33 @@
-"""What of the machine this process may use: processors and memory, within the limits of its containers."""
+"""What of the machine this process may use: processors and memory, within the limits of its containers; a cache."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
+import tempfile
 from pathlib import Path
+
+from trainkit.errors import ResourceError
+
+
+def user_cache() -> Path:
+    """The user's folder for what can be made again: `$XDG_CACHE_HOME/trainkit`, else `~/.cache/trainkit`.
+
+    A user without a home folder has one in $TMPDIR. Others can write there, so ResourceError unless it is theirs alone.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if not cache.startswith("~"):
+        return Path(cache, "trainkit").absolute()
+    folder = Path(tempfile.gettempdir(), f"trainkit-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise ResourceError(f"no home folder, and {folder} cannot be made ({error.strerror}); set HOME") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ResourceError(f"no home folder, and {folder} is not this user's alone; set HOME")
+    return folder
 
 
 def num_cpus() -> int:

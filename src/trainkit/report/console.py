@@ -8,7 +8,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from trainkit.errors import ResourceError
 from trainkit.report.sinks import finite, scalars
+from trainkit.safety import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -40,7 +42,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a line, above the bar when there is one."""
-        text = self.prefix + text
+        text = self.prefix + "\n".join(map(visible, text.split("\n")))
         try:
             if self._bar is not None:
                 self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -50,9 +52,18 @@ class Console:
             self._drop_stream()
 
     def say_json(self, value: Any) -> None:
-        """Print the result for a program to read (a sweep's comes at its end); all else then goes to stderr."""
-        if not self.prefix:
+        """Print the result for a program to read (a sweep's comes at its end); all else then goes to stderr.
+
+        Raises ResourceError when it cannot be written, but for a reader that has gone.
+        """
+        if self.prefix:
+            return
+        try:
             print(json.dumps(finite(value)), flush=True)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                raise ResourceError(f"the result cannot be written to standard output ({error.strerror})") from error
 
     def _drop_stream(self) -> None:
         # The reader has gone (`| head`) or the disk behind it is full. Python would fail again when it flushes at

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainkit import storage
+from trainkit.safety import visible
 
 if TYPE_CHECKING:
     from trainkit.loop import Run
@@ -79,7 +80,7 @@ class Files:
         self.started = time.monotonic() - last.get("time", 0.0)
 
     def note(self, text: str) -> None:
-        log.info("%s", text)
+        log.info("%s", visible(text))
 
     def step(self, run: Run, loss: float) -> None:
         row = {"step": run.step, "epoch": run.epoch + 1, "loss": loss, "lr": run.lr}

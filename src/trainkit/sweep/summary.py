@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit import rundir, storage
+from trainkit.safety import cell, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,7 +70,7 @@ def write_csv(path: Path, rows: list[Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, _columns(rows), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
     storage.replace(path, text.getvalue().encode())
 
 
@@ -111,7 +112,7 @@ def _table(rows: list[Row], monitor: str | None) -> Table:
         values = [row["objective"], *(row.get(name) for name in measured[1:])] if measured else []
         state = row["state"] if row["exit_code"] in (0, None) else f"{row['state']} ({row['exit_code']})"
         cells = [str(row["job"]), *(str(row.get(name, "")) for name in parameters), *map(_number, values)]
-        table.add_row(*(Text(cell) for cell in [*cells, _number(row["seconds"], 1), state]))
+        table.add_row(*(Text(visible(text)) for text in [*cells, _number(row["seconds"], 1), state]))
     return table
 
 

@@ -19,8 +19,9 @@ from typing import Literal
 import numpy as np
 
 from trainkit.data.checks import check_split
+from trainkit.data.machine import free_host_memory
 from trainkit.data.splits import Array, Data, Split, Task, hold_out
-from trainkit.errors import DataError
+from trainkit.errors import DataError, ResourceError
 from trainkit.registry import register
 from trainkit.schema import Fraction
 
@@ -62,7 +63,10 @@ def npz(
 
 
 def _read(file: Path) -> dict[str, Array]:
-    """All arrays of the file. Objects (pickles) are refused, because opening them runs code."""
+    """All arrays of the file. Objects (pickles) are refused, because opening them runs code.
+
+    Raises DataError, and ResourceError before it unpacks more than the memory can hold.
+    """
     if not file.is_file():
         raise DataError(f"dataset.file={file}: {'not a file' if file.exists() else 'no such file'}")
     try:
@@ -70,6 +74,9 @@ def _read(file: Path) -> dict[str, Array]:
             archive = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise DataError(f"{file}: a single array, not an .npz; save it with np.savez(file, x=…, y=…)")
+            needed, free = sum(part.file_size for part in archive.zip.infolist()), free_host_memory()
+            if needed > free:  # gigabytes of zeros can be packed into megabytes
+                raise ResourceError(f"{file}: unpacks to {needed:,} bytes, and {free:,} of memory are free")
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         hint = "; save numbers or text, not objects" if "allow_pickle" in str(error) else ""

@@ -1,0 +1,72 @@
+"""Text of unknown origin made safe to show and to keep: names of files and classes, what was typed, values of a CSV.
+
+A name can hold what a terminal obeys (colours, moving the cursor, another direction of writing) and what a spreadsheet
+computes. And what was typed can hold a password that must not end up in a run folder, which people share.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+HIDDEN = "???"  # stands for a secret: to Hydra "missing", so whoever composes it again is asked for the value
+# Cc: control characters. Cs: bytes of a name that are not UTF-8, which cannot be printed. Zl, Zp: ends of lines.
+_UNSAFE = ("Cc", "Cs", "Zl", "Zp")
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn the direction of writing
+_SECRET = re.compile(r"(?:^|_)(?:api)?(?:key|token)$|secret|passw|passphrase|credential", re.IGNORECASE)
+_IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+
+
+def visible(text: str) -> str:
+    """`text` as one line that a terminal only shows: what it would obey is written as its escape, `\\x1b`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if _is_safe(char) else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def _is_safe(char: str) -> bool:
+    return unicodedata.category(char) not in _UNSAFE and char not in _BIDI
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text, of a path say, holds nothing that `visible` would change."""
+    return visible(text) == text
+
+
+def is_secret(name: str) -> bool:
+    """Whether a key or a variable is called like a secret: `token`, `api_key`, `AWS_SECRET_ACCESS_KEY`."""
+    return _SECRET.search(name) is not None
+
+
+def without_secrets(value: Any) -> Any:
+    """Config data with the values of keys that are called like secrets replaced by `???`."""
+    if isinstance(value, dict):
+        return {
+            key: HIDDEN if isinstance(item, str) and is_secret(str(key)) else without_secrets(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return word_without_secrets(value) if isinstance(value, str) else value
+
+
+def word_without_secrets(word: str) -> str:
+    """A word of a command line with its secret replaced by `???`: `model.token=x`, or a password inside a URL."""
+    key, equals, _ = word.partition("=")
+    name = re.split(r"[./@+~]", key)[-1]
+    if equals and is_secret(name.lstrip("-")):
+        return f"{key}={HIDDEN}"
+    return _IN_URL.sub(rf"\g<1>{HIDDEN}", word)
+
+
+def cell(value: Any) -> Any:
+    """A value of a CSV file; text that a spreadsheet would take for a formula gets a quote before it."""
+    if not isinstance(value, str) or not _FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
