@@ -114,6 +114,7 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> di
         "best_epoch": run.monitor.best_epoch,
         "epochs": run.epoch,
         "steps": run.step,
+        "skipped": int(run.guard.bad),
         "metrics": metrics,
     }
 
