@@ -22,7 +22,7 @@ from trainkit import checkpoint, record, storage
 from trainkit.config.changes import changes_meaning, differences
 from trainkit.data.splits import Data
 from trainkit.errors import CheckpointError, NumericsError
-from trainkit.loop import Run, refuse_bad_steps
+from trainkit.loop import Run, refuse_bad_steps, set_lr
 from trainkit.metrics import Metrics
 
 LOGS = ("metrics.jsonl", "results.csv")  # cut back on resume to what the checkpoint knows of
@@ -210,6 +210,8 @@ def restore(run: Run, tensors: dict[str, torch.Tensor], header: dict[str, Any], 
         run.scaler.load_state_dict(header["scaler"])
     progress, monitor, skipped = header["progress"], header["monitor"], header["skipped"]
     run.epoch, run.step = progress["epoch"], progress["step"]
+    for group in run.optimizer.param_groups:  # as the last step left it: it is reported when an epoch ends
+        set_lr(group, group["initial_lr"] * run.lr_factor(max(run.step - 1, 0)))
     if "samples" in progress:
         run.sums = run.meter(False)
         sums = {name.removeprefix("meter/"): value for name, value in tensors.items() if name.startswith("meter/")}
