@@ -99,7 +99,7 @@ def test_clip_bounds_the_first_update() -> None:
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *QUICK, "dataset=diabetes", "model=linear", "optim.lr=1e18", "epochs=30"]) == 5
     error = capfd.readouterr().err
-    named = r"the loss or a gradient is not finite in step \d+ \(epoch \d+, lr 1e\+18; train samples (\d+, ){7}\d+ and \d+ more\)"
+    named = r"the loss or a gradient is not finite in step \d+ \(epoch \d+, lr 1e\+18; train samples (\d+, ){7}\d+"
     assert re.match(rf"trainkit: error: {named}", error), error
     assert "lower optim.lr" in error
     (run,) = Path("outputs/train").iterdir()
