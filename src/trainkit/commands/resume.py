@@ -63,11 +63,11 @@ def resume(argv: Sequence[str]) -> int:
     else:
         config = typed(overridden(stored, given))
     run = RunDir(folder, "train")
+    run.open(to_plain(config), ["trainkit", "resume", *argv], asked.overrides)
     logging.basicConfig(
         filename=folder / "train.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
     try:
-        run.open(to_plain(config), ["trainkit", "resume", *argv], asked.overrides)
         carry_out("trainkit.commands.train:train", config, run, console, allow=allow)
     except KeyboardInterrupt:
         if run.is_open:
