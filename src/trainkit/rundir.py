@@ -36,6 +36,7 @@ def create(parent: Path, label: str = "") -> Path:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()  # exclusive: of two runs in the same second, with the same uid, one tries again
+            storage.flush(parent)
         except FileExistsError:
             if path.exists():
                 continue

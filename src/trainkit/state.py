@@ -86,10 +86,7 @@ class Checkpoints:
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise NumericsError(f"not saved: {name} is not finite after step {run.step} (lr {run.lr:g})")
-        logs = {}
-        for name in LOGS:
-            storage.flush(self._run_folder / name)
-            logs[name] = storage.size(self._run_folder / name)
+        logs = flush_logs(self._run_folder)
         header = {**self._facts, "fingerprint": self.fingerprint, **state, "metrics": self._metrics, "logs": logs}
         record.commit(
             self.folder,
@@ -172,6 +169,14 @@ class Checkpoints:
         if header["runtime"]["cudnn.benchmark"] and header["runtime"]["device"] != "cpu":
             meant.append("device.cudnn.benchmark=true chooses kernels by their speed")
         return meant + [f"{key} {old} -> {new}" for key, (old, new) in runtime.items()]
+
+
+def flush_logs(folder: Path) -> dict[str, int]:
+    """Have the disk hold the logs of a run folder; returns their sizes in bytes."""
+    for name in LOGS:
+        storage.flush(folder / name)
+    storage.flush(folder)  # the names: of the logs, and of the folder of checkpoints
+    return {name: storage.size(folder / name) for name in LOGS}
 
 
 def capture(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
