@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -100,16 +101,6 @@ class Checkpoints:
         self._saved = (run.epoch, run.step)
         self._saved_at = time.monotonic()
 
-    def _rewind(self, name: str) -> None:
-        # The damaged files leave the record. A best epoch that comes after this one will be found again.
-        known = record.read(self.folder)
-        if known is None:
-            return
-        kept = [entry.file for entry in known.kept]
-        last, *previous = known.kept[kept.index(name) :]
-        best = known.best if known.best and (known.best.epoch, known.best.step) <= (last.epoch, last.step) else None
-        record.write(self.folder, record.Record(last, tuple(previous), best))
-
     @functools.cached_property
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the samples that decide what is learnt: those of train, and of val."""
@@ -133,8 +124,8 @@ class Checkpoints:
             changes = self._judge(header, path, allow)
             restore(run, tensors, header, path)
             self._metrics = header["metrics"]
-            if passed:
-                self._rewind(path.name)
+            if passed or record.read(self.folder) is None:
+                mend_record(self.folder, path, header["monitor"]["best_epoch"], self._keep)
             for name in LOGS:
                 storage.truncate(self._run_folder / name, header["logs"][name])
             self._saved = (run.epoch, run.step)
@@ -169,6 +160,29 @@ class Checkpoints:
         if header["runtime"]["cudnn.benchmark"] and header["runtime"]["device"] != "cpu":
             meant.append("device.cudnn.benchmark=true chooses kernels by their speed")
         return meant + [f"{key} {old} -> {new}" for key, (old, new) in runtime.items()]
+
+
+def mend_record(folder: Path, path: Path, best_epoch: int, keep: int) -> None:
+    """Make the record name `path` as the last checkpoint, whole ones before it, and that of the best epoch.
+
+    What is newer than `path` goes: a better epoch that comes after it will be found again.
+    """
+    files = record.scan(folder)
+    entries: list[record.Entry] = []
+    best = None
+    for file in files[files.index(path) :]:
+        try:
+            _, header = checkpoint.load(file)
+        except CheckpointError:
+            continue
+        payload, progress = file.read_bytes(), header["progress"]
+        digest = hashlib.sha256(payload).hexdigest()
+        entry = record.Entry(file.name, len(payload), digest, progress["epoch"], progress["step"], header["logs"])
+        entries.append(entry)
+        if entry.epoch == best_epoch == header["monitor"]["best_epoch"] and "samples" not in progress:
+            best = entry
+    last, *previous = entries
+    record.write(folder, record.Record(last, tuple(previous[: keep - 1]), best))
 
 
 def flush_logs(folder: Path) -> dict[str, int]:
