@@ -50,7 +50,7 @@ def resume(argv: Sequence[str]) -> int:
     registry.import_plugins(names(given, "plugins"))
     status = rundir.read_status(folder)
     stored = stored_config(folder)
-    more = [text for text in asked.overrides if re.fullmatch(r"epochs=\+\d+", text)]
+    more = [text for text in asked.overrides if re.fullmatch(r"epochs=\+0*[1-9]\d*", text)]
     console = Console(as_json=asked.json)
     if more:
         given.pop("epochs")
@@ -58,7 +58,10 @@ def resume(argv: Sequence[str]) -> int:
         config, folder = extend(folder, stored, given, int(more[-1].partition("+")[2]), rule, status, console)
         allow += ["epochs", "extensions"]
     elif status.get("state") == "completed":
-        console.say(f"{rundir.shown(folder)} is complete; to train longer: trainkit resume {asked.run} epochs=+N")
+        complete = f"{rundir.shown(folder)} is complete; to train longer: trainkit resume {asked.run} epochs=+N"
+        if set(given) - {"plugins"}:
+            raise ConfigError(complete)
+        console.say(complete)
         return 0
     else:
         config = typed(overridden(stored, given))
