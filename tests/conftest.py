@@ -11,8 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from nursery import Nursery
 
 ROOT = Path(__file__).parent.parent
 if importlib.util.find_spec("trainkit") is None:  # a checkout that is not installed
@@ -129,3 +133,12 @@ def datasets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of real data sets: {folder} does not exist; set TRAINKIT_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Runs commands in forked processes, for the tests beside its module in tests/proofs."""
+    from nursery import Nursery
+
+    with Nursery(tmp_path_factory.mktemp("nursery")) as process:
+        yield process

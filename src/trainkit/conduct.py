@@ -56,12 +56,15 @@ def carry_out(
 def run_training(
     config: Train, run: RunDir, console: Console, command: Sequence[str], overrides: Sequence[str], **options: Any
 ) -> int:
-    """Train in a folder outside of Hydra, which would have set up the log; returns the exit code."""
+    """Train in a folder outside of Hydra, which would have set up the log; returns the exit code.
+
+    Raises ConfigError when another process holds the folder, whose log is then left alone.
+    """
+    run.open(to_plain(config), command, overrides)
     logging.basicConfig(
         filename=run.path / "train.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
     try:
-        run.open(to_plain(config), command, overrides)
         carry_out("trainkit.commands.train:train", config, run, console, **options)
     except KeyboardInterrupt:
         if run.is_open:

@@ -141,6 +141,8 @@ def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
         raise
     if run.epoch < run.epochs:
         report.note(f"stopped early: no better {run.monitor.metric} for {run.patience} epochs")
+    if skipped := int(run.guard.bad):
+        report.note(f"{skipped} of {run.step} steps skipped: the loss or a gradient was not finite")
 
 
 def train_epoch(run: Run, report: Report, checkpoints: Checkpoints) -> Metrics:
@@ -155,7 +157,7 @@ def train_epoch(run: Run, report: Report, checkpoints: Checkpoints) -> Metrics:
     for inputs, targets in run.train.epoch(run.epoch, run.steps_into_epoch):
         waited += time.perf_counter() - asked
         loss, outputs = train_step(run, inputs, targets)
-        run.sums.add(loss, outputs, targets)
+        run.sums.add(loss, outputs, targets, counted=run.guard.counted)
         run.step += 1
         if run.step % run.log_every == 0 or run.step == 1:
             refuse_bad_steps(run)

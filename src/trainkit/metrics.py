@@ -61,7 +61,7 @@ class Meter:
         shapes: dict[str, tuple[int, ...]] = {}
         if task == "regression":
             shapes = dict.fromkeys(("shift", "absolute", "squared", "target", "target_squared"), (num_outputs,))
-        counts: dict[str, tuple[int, ...]] = {"correct": ()}
+        counts: dict[str, tuple[int, ...]] = {"correct": (), "left_out": ()}
         if task == "multilabel":
             counts |= dict.fromkeys(("hit", "predicted", "true"), (num_outputs,))
         elif task != "regression" and full:
@@ -71,13 +71,14 @@ class Meter:
         self._sums["loss"] = torch.zeros((), dtype=real, device=device)
 
     @torch.no_grad()
-    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Count a batch.
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor, counted: Tensor | None = None) -> None:
+        """Count a batch; leave it out where `counted`, a 0-dim bool on the device, says so without being waited for.
 
         loss: its mean, 0-dim, which counts as often as the batch has samples. outputs: logits (N, C), or standardised
         predictions (N, T). targets: as in `data.splits`, or class probabilities (N, C) for a classification whose
         samples were mixed, where the likeliest class counts; regression targets standardised like the outputs.
         """
+        before = None if counted is None else {name: total.clone() for name, total in self._sums.items()}
         self._sums["loss"].add_(loss, alpha=len(targets))
         if self.task in ("classification", "soft"):
             self._add_classes(outputs, targets if targets.ndim == 1 else targets.argmax(dim=1))
@@ -86,6 +87,10 @@ class Meter:
         elif self.full:
             self._add_errors(outputs, targets)
         self.num_samples += len(targets)
+        if counted is not None and before is not None:
+            for name, total in self._sums.items():
+                total.copy_(torch.where(counted, total, before[name]))
+            self._sums["left_out"].add_(~counted, alpha=len(targets))
 
     def _add_classes(self, logits: Tensor, labels: Tensor) -> None:
         sums, predicted = self._sums, logits.argmax(dim=1)
@@ -138,17 +143,20 @@ class Meter:
         if self.num_samples == 0:
             raise ValueError("a meter was read before any sample was added")
         sums = {name: total.cpu().numpy() for name, total in self._sums.items()}
-        metrics: Metrics = {"loss": float(sums["loss"]) / self.num_samples}
+        counted = self.num_samples - int(sums["left_out"])
+        if counted == 0:  # every step of the epoch was skipped
+            return dict.fromkeys(("loss", "accuracy"), float("nan"))
+        metrics: Metrics = {"loss": float(sums["loss"]) / counted}
         if self.task in ("classification", "soft"):
-            metrics["accuracy"] = int(sums["correct"]) / self.num_samples
+            metrics["accuracy"] = int(sums["correct"]) / counted
         if self.full and self.task == "regression":
-            metrics |= _regression(sums, self.num_samples, self._target_std.cpu().double().numpy())
+            metrics |= _regression(sums, counted, self._target_std.cpu().double().numpy())
         elif self.full and self.task == "multilabel":
-            metrics["accuracy"] = int(sums["correct"]) / self.num_samples
+            metrics["accuracy"] = int(sums["correct"]) / counted
             metrics |= _macro(sums["hit"], sums["predicted"], sums["true"])
         elif self.full:
             if self.topk is not None:
-                metrics[f"top{self.topk}_accuracy"] = int(sums["top"]) / self.num_samples
+                metrics[f"top{self.topk}_accuracy"] = int(sums["top"]) / counted
             confusion = sums["confusion"]
             metrics |= _macro(confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1))
             metrics["confusion"] = confusion.tolist()

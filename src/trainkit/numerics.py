@@ -50,6 +50,11 @@ class Guard:
         if not self.on_host and self._in_optimizer and not scaled:
             optimizer.found_inf = self.found  # type: ignore[attr-defined]
 
+    @property
+    def counted(self) -> torch.Tensor | None:
+        """Whether the latest step was made, 0-dim bool on the device; None where steps are not skipped."""
+        return self.found.squeeze(0) == 0 if self.policy == "skip" else None
+
     def remember(self) -> None:
         """Before a forward pass: keep the buffers, which batch normalisation changes in it."""
         for kept, buffer in zip(self._remembered, self._buffers, strict=True):
@@ -70,7 +75,7 @@ class Guard:
             self.found.fill_(1)
         else:
             self.found.logical_or_(~torch.isfinite(loss))
-        bad = self.found.bool()
+        bad = self.found.bool().squeeze(0)  # 0-dim, as some buffers are
         self.first.copy_(torch.where(bad & (self.bad == 0), self.steps - 1, self.first))
         self.bad.add_(bad)
         for kept, buffer in zip(self._remembered, self._buffers, strict=True):

@@ -67,7 +67,7 @@ def read(folder: Path) -> Record | None:
         best = content["best"]
         previous = tuple(_entry(entry) for entry in content["previous"])
         return Record(_entry(content["last"]), previous, None if best is None else _entry(best))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -111,7 +111,10 @@ def write(folder: Path, record: Record) -> None:
 def candidates(folder: Path) -> list[Path]:
     """The checkpoint files to try, newest first: those of the record, or without one all that are there."""
     record = read(folder)
-    if record is not None:
-        return [folder / entry.file for entry in record.kept]
+    return scan(folder) if record is None else [folder / entry.file for entry in record.kept]
+
+
+def scan(folder: Path) -> list[Path]:
+    """All checkpoint files that are there, newest first, whatever the record says."""
     found = [(match, path) for path in folder.glob("*.safetensors") if (match := _FILE.fullmatch(path.name))]
     return [path for _, path in sorted(found, key=lambda pair: [int(n) for n in pair[0].groups()], reverse=True)]

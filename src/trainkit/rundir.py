@@ -37,6 +37,7 @@ def create(parent: Path, label: str = "") -> Path:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()  # exclusive: of two runs in the same second, with the same uid, one tries again
+            storage.flush(parent)
         except FileExistsError:
             if path.exists():
                 continue
@@ -54,6 +55,7 @@ class RunDir:
         self.verb = verb
         self._status: dict[str, Any] = {}
         self._lock = -1
+        self._config = b""
 
     @property
     def is_open(self) -> bool:
@@ -70,8 +72,7 @@ class RunDir:
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path / ".lock")
         storage.remove_temporaries(self.path)
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        storage.replace(self.path / "config.yaml", text.encode())
+        self._config = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
         before = read_status(self.path)
         now = {"state": "running", "pid": os.getpid()}
         if "started" in before:
@@ -79,15 +80,17 @@ class RunDir:
             again = {"at": _now(), "command": list(command)}
             self._status = {**kept, **now, "resumed": [*kept.get("resumed", []), again]}
         else:
+            storage.replace(self.path / "config.yaml", self._config)
             storage.replace(self.path / "command.txt", (shlex.join(command) + "\n").encode())
             start = {"verb": self.verb, **now, "started": _now(), "overrides": list(overrides)}
             self._status = {**before, **start}
         storage.replace_json(self.path / "status.json", self._status)
 
     def note_resumed(self, step: int) -> None:
-        """Record after which step the run went on."""
+        """Record after which step a run went on, and with which config, now that it fits what was saved."""
         if resumed := self._status.get("resumed"):
             resumed[-1]["step"] = step
+            storage.replace(self.path / "config.yaml", self._config)
             storage.replace_json(self.path / "status.json", self._status)
 
     def close(self, state: str, **facts: Any) -> None:
@@ -137,6 +140,6 @@ def read_status(path: Path) -> dict[str, Any]:
     """The status of a run folder, or an empty mapping when there is none."""
     try:
         status = json.loads((path / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return status if isinstance(status, dict) else {}

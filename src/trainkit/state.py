@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import time
@@ -23,7 +24,7 @@ from trainkit import checkpoint, record, storage
 from trainkit.config.changes import differences, refuse_other_meaning
 from trainkit.data.splits import Data
 from trainkit.errors import CheckpointError, NumericsError
-from trainkit.loop import Run, refuse_bad_steps
+from trainkit.loop import Run, refuse_bad_steps, set_lr
 from trainkit.metrics import Metrics
 
 LOGS = ("metrics.jsonl", "results.csv")  # cut back on resume to what the checkpoint knows of
@@ -87,10 +88,7 @@ class Checkpoints:
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise NumericsError(f"not saved: {name} is not finite after step {run.step} (lr {run.lr:g})")
-        logs = {}
-        for name in LOGS:
-            storage.flush(self._run_folder / name)
-            logs[name] = storage.size(self._run_folder / name)
+        logs = flush_logs(self._run_folder)
         header = {**self._facts, "fingerprint": self.fingerprint, **state, "metrics": self._metrics}
         record.commit(
             self.folder,
@@ -103,33 +101,6 @@ class Checkpoints:
         )
         self._saved = (run.epoch, run.step)
         self._saved_at = time.monotonic()
-
-    def _log_lengths(self, name: str, run: Run) -> dict[str, int]:
-        """How long the logs were when this file was saved: by the record, or without one by what their lines say."""
-        known = record.read(self.folder)
-        for entry in known.kept if known else ():
-            if entry.file == name:
-                return entry.logs
-        metrics, results = (self._run_folder / log for log in LOGS)
-        length = 0
-        for line in metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else ():
-            event: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"event": "torn"}
-            later = event.get("step", 0) > run.step or (event["event"] == "epoch" and event["epoch"] > run.epoch)
-            if later or event["event"] in ("end", "torn"):
-                break
-            length += len(line)
-        rows = results.read_bytes().splitlines(keepends=True) if results.exists() else []
-        return {LOGS[0]: length, LOGS[1]: sum(map(len, rows[: 1 + run.epoch]))}
-
-    def _rewind(self, name: str) -> None:
-        # The damaged files leave the record. A best epoch that comes after this one will be found again.
-        known = record.read(self.folder)
-        if known is None:
-            return
-        kept = [entry.file for entry in known.kept]
-        last, *previous = known.kept[kept.index(name) :]
-        best = known.best if known.best and (known.best.epoch, known.best.step) <= (last.epoch, last.step) else None
-        record.write(self.folder, record.Record(last, tuple(previous), best))
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -154,9 +125,10 @@ class Checkpoints:
             changes = self._judge(header, path, allow)
             restore(run, tensors, header, path)
             self._metrics = header["metrics"]
-            if passed:
-                self._rewind(path.name)
-            for name, length in self._log_lengths(path.name, run).items():
+            lengths = log_lengths(self._run_folder, path, run.epoch, run.step)
+            if passed or record.read(self.folder) is None:
+                mend_record(self._run_folder, path, header["monitor"]["best_epoch"], self._keep)
+            for name, length in lengths.items():
                 storage.truncate(self._run_folder / name, length)
             self._saved = (run.epoch, run.step)
             return Restored(passed, changes)
@@ -179,6 +151,57 @@ class Checkpoints:
         if header["runtime"]["cudnn.benchmark"] and header["runtime"]["device"] != "cpu":
             meant.append("device.cudnn.benchmark=true chooses kernels by their speed")
         return meant + [f"{key} {old} -> {new}" for key, (old, new) in runtime.items()]
+
+
+def log_lengths(run_folder: Path, path: Path, epoch: int, step: int) -> dict[str, int]:
+    """Bytes of each log when this checkpoint was saved: by the record, or without one by what the lines say."""
+    known = record.read(path.parent)
+    for entry in known.kept if known else ():
+        if entry.file == path.name:
+            return entry.logs
+    metrics, results = (run_folder / name for name in LOGS)
+    length = 0
+    for line in metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else ():
+        event: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"event": "torn"}
+        later = event.get("step", 0) > step or (event["event"] == "epoch" and event["epoch"] > epoch)
+        if later or event["event"] in ("end", "torn"):
+            break
+        length += len(line)
+    rows = results.read_bytes().splitlines(keepends=True) if results.exists() else []
+    return {LOGS[0]: length, LOGS[1]: sum(map(len, rows[: 1 + epoch if epoch else 0]))}
+
+
+def mend_record(run_folder: Path, path: Path, best_epoch: int, keep: int) -> None:
+    """Make the record name `path` as the last checkpoint, whole ones before it, and that of the best epoch.
+
+    What is newer than `path` goes: a better epoch that comes after it will be found again.
+    """
+    folder = path.parent
+    files = record.scan(folder)
+    entries: list[record.Entry] = []
+    best = None
+    for file in files[files.index(path) :]:
+        try:
+            _, header = checkpoint.load(file)
+        except CheckpointError:
+            continue
+        payload, progress = file.read_bytes(), header["progress"]
+        digest = hashlib.sha256(payload).hexdigest()
+        logs = log_lengths(run_folder, file, progress["epoch"], progress["step"])
+        entry = record.Entry(file.name, len(payload), digest, progress["epoch"], progress["step"], logs)
+        entries.append(entry)
+        if entry.epoch == best_epoch == header["monitor"]["best_epoch"] and "samples" not in progress:
+            best = entry
+    last, *previous = entries
+    record.write(folder, record.Record(last, tuple(previous[: keep - 1]), best))
+
+
+def flush_logs(folder: Path) -> dict[str, int]:
+    """Have the disk hold the logs of a run folder; returns their sizes in bytes."""
+    for name in LOGS:
+        storage.flush(folder / name)
+    storage.flush(folder)  # the names: of the logs, and of the folder of checkpoints
+    return {name: storage.size(folder / name) for name in LOGS}
 
 
 def capture(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -217,6 +240,8 @@ def restore(run: Run, tensors: dict[str, torch.Tensor], header: dict[str, Any], 
         run.scaler.load_state_dict(header["scaler"])
     progress, monitor, skipped = header["progress"], header["monitor"], header["skipped"]
     run.epoch, run.step = progress["epoch"], progress["step"]
+    for group in run.optimizer.param_groups:  # as the last step left it: it is reported when an epoch ends
+        set_lr(group, group["initial_lr"] * run.lr_factor(max(run.step - 1, 0)))
     if "samples" in progress:
         run.sums = run.meter(False)
         sums = {name.removeprefix("meter/"): value for name, value in tensors.items() if name.startswith("meter/")}

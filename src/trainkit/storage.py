@@ -24,7 +24,7 @@ def replace(path: Path, content: bytes) -> None:
     """Make `path` hold `content`: after a crash at any instant it holds the old content or the new, never a part.
 
     Writes a temporary file beside it, flushes it to the disk, renames it over `path`, and flushes the folder.
-    Raises ResourceError (the old content stays) when any of it fails.
+    Raises ResourceError when any of it fails; the old content then stays, unless all that failed was the last flush.
     """
     temporary = _beside(path)
     try:
@@ -65,7 +65,7 @@ def size(path: Path) -> int:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold all lines of a log. Raises ResourceError when it fails."""
+    """Have the disk hold all lines of a log, or all names in a folder. Raises ResourceError when it fails."""
     try:
         if path.exists():
             _sync(path)

@@ -51,7 +51,7 @@ def resume(argv: Sequence[str]) -> int:
     registry.import_plugins(names(given, "plugins"))
     status = rundir.read_status(folder)
     stored = stored_config(folder)
-    more = [text for text in asked.overrides if re.fullmatch(r"epochs=\+\d+", text)]
+    more = [text for text in asked.overrides if re.fullmatch(r"epochs=\+0*[1-9]\d*", text)]
     console = Console(as_json=asked.json)
     if more:
         given.pop("epochs")
@@ -61,6 +61,8 @@ def resume(argv: Sequence[str]) -> int:
         refuse_other_meaning(stored, to_plain(config), allow)
         folder = copy_of(folder, config, console)
     elif status.get("state") == "completed":
+        if set(given) - {"plugins"}:
+            raise ConfigError(f"{rundir.shown(folder)} is complete; to train longer: trainkit resume RUN epochs=+N")
         console.say(f"{rundir.shown(folder)} is complete; to train longer:")
         console.say(f"  trainkit resume {shlex.quote(asked.run)} epochs=+N")
         return 0

@@ -13,7 +13,7 @@ from trainkit.config.compose import assignment
 from trainkit.config.frame import Train
 from trainkit.data.loaders import make_loader
 from trainkit.data.splits import Data
-from trainkit.errors import Interrupted
+from trainkit.errors import CheckpointError, Interrupted
 from trainkit.loop import Run
 from trainkit.metrics import Metrics
 from trainkit.report.console import Console, table
@@ -46,8 +46,8 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             restored = checkpoints.restore(run, allow)
             files.begin()
             announce(config, data, run, report, console)
+            folder.note_resumed(run.step)
             if restored is not None:
-                folder.note_resumed(run.step)
                 say_resumed(restored, run, report)
             console.start_clock()
             with stop.deferred():
@@ -100,8 +100,17 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
 
 
 def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> dict[str, Any]:
-    """Put the best epoch's weights back and evaluate them, as `tta` says, on the splits that were not trained on."""
-    if (best := checkpoints.best) is not None:
+    """Put the best epoch's weights back and evaluate them, as `tta` says, on the splits that were not trained on.
+
+    Raises CheckpointError when they are lost.
+    """
+    if (best := checkpoints.best) is None and run.monitor.best_epoch:
+        last = checkpoints.folder / "last.safetensors"
+        raise CheckpointError(
+            f"the checkpoint of the best epoch, {run.monitor.best_epoch}, is lost; the last one: "
+            f"trainkit eval ckpt={shlex.quote(rundir.shown(last))}"
+        )
+    if best is not None:
         tensors, _ = checkpoint.load(best)
         checkpoint.load_model(run.model, tensors, best)
     metrics: dict[str, Metrics] = {}
@@ -117,6 +126,7 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> di
         "best_epoch": run.monitor.best_epoch,
         "epochs": run.epoch,
         "steps": run.step,
+        "skipped": int(run.guard.bad),
         "metrics": metrics,
     }
 
