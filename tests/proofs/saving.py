@@ -42,7 +42,7 @@ def save(run: Path, number: int, is_best: bool) -> None:
         storage.append(run / name, f"{name} {number}")
     logs = flush_logs(run)
     tensors = {"model/weight": torch.full((50,), float(number))}
-    content = checkpoint.pack(tensors, {"config": {}, "logs": logs})
+    content = checkpoint.pack(tensors, {"config": {}})
     folder = run / "checkpoints"
     record.commit(folder, content, epoch=number, step=10 * number, logs=logs, is_best=is_best, keep=KEEP)
 

@@ -19,7 +19,7 @@ from faults import CALLS, ERRORS, Fault, intercepted
 from trainkit import checkpoint, record, storage
 from trainkit.cli import main
 from trainkit.errors import ResourceError
-from trainkit.state import LOGS
+from trainkit.state import LOGS, log_lengths
 
 if TYPE_CHECKING:
     from nursery import Nursery
@@ -147,7 +147,9 @@ def test_power_lost_in_a_training_run(tmp_path: Path, monkeypatch: pytest.Monkey
         for path in found.glob("*/checkpoints"):
             for file in record.candidates(path):
                 _, header = checkpoint.load(file)
-                assert all(storage.size(path.parent / name) >= length for name, length in header["logs"].items())
+                progress = header["progress"]
+                lengths = log_lengths(path.parent, file, progress["epoch"], progress["step"])
+                assert all(storage.size(path.parent / name) >= length for name, length in lengths.items())
                 return saves.index((header["progress"]["epoch"], header["progress"]["step"]))
         return 0
 

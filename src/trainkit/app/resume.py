@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainkit.app.run import COMMAND, folder_override, run
+from trainkit.app.run import COMMAND, run
 from trainkit.commands import resume as single
+from trainkit.config.compose import assignment
 from trainkit.errors import ConfigError
 
 
@@ -19,7 +20,7 @@ def resume(argv: Sequence[str]) -> int:
         return single.resume(argv)
     _, verb, *words = shlex.split((place / COMMAND).read_text(encoding="utf-8"))
     more = [word for word in argv if word not in (folders[0], "--json")]
-    again = shlex.join(["trainkit", verb, *words, folder_override("sweep", place)])
+    again = shlex.join(["trainkit", verb, *words, assignment("hydra.sweep.dir", str(place))])
     if more:
         raise ConfigError(f"a sweep goes on as it was begun, without {more[0]}; what it was: {again}")
     if any(word.startswith("plugins=") for word in words):
@@ -28,7 +29,9 @@ def resume(argv: Sequence[str]) -> int:
         raise ConfigError("a sweeper that proposes its jobs begins anew; give it storage of its own, or start again")
     words = [word for word in words if not word.startswith("hydra.sweep.dir=")]
     flags = ["--json"] if "--json" in argv and "--json" not in words else []
-    return run(verb, f"trainkit.commands.{verb}:{TASKS[verb]}", [*words, folder_override("sweep", place), *flags])
+    return run(
+        verb, f"trainkit.commands.{verb}:{TASKS[verb]}", [*words, assignment("hydra.sweep.dir", str(place)), *flags]
+    )
 
 
 TASKS = {"train": "train", "eval": "evaluate"}

@@ -24,6 +24,7 @@ from trainkit.config import folders, stored
 from trainkit.config.compose import assignment, check_jobs, explain, parse
 from trainkit.config.frame import Frame
 from trainkit.errors import ConfigError, nearest
+from trainkit.safety import without_secrets
 
 COMMAND = "command.txt"  # of a sweep: what started it
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
@@ -130,7 +131,7 @@ def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / COMMAND).exists():
-            storage.replace(folder / COMMAND, (shlex.join(job.command) + "\n").encode())
+            storage.replace(folder / COMMAND, (shlex.join(without_secrets(job.command)) + "\n").encode())
         code = call_hydra(job.verb, job, [*overrides, *flags, "--multirun"])
     except KeyboardInterrupt:
         print(

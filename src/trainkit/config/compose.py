@@ -168,6 +168,7 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
             if len(kept) == len(remaining):
                 return None, problems
             remaining = kept
+    assert isinstance(values, dict)
     problems += trust.faults(hydra, overrides)
     if values.get("plugins") and not any(_sets(text, "plugins") for text in overrides):
         problems.append("plugins in a config file are refused: they run code; give them as a word, plugins=[…]")
