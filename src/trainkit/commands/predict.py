@@ -63,7 +63,8 @@ def predict(config: Predict, *, as_json: bool) -> None:
             console.say_json(result)
         console.say(f"{rundir.shown(config.output)}: {done:,} inputs, {failed:,} failed")
     if failed:
-        raise DataError(f"{failed:,} of {done:,} inputs could not be predicted; the others are done")
+        rest = "; the others are done" if failed < done else ""
+        raise DataError(f"{failed:,} of {done:,} inputs could not be predicted{rest}")
 
 
 def choose_format(config: Predict, as_json: bool) -> str:

@@ -46,6 +46,8 @@ class Batch:
 
 def check(arguments: Sequence[str], data: Data) -> None:
     """Raise DataError for an argument that names nothing, or what the model of this data cannot take."""
+    if not arguments:
+        raise DataError("input=[] names nothing; name files, folders or patterns")
     shape, dtype = "x".join(map(str, data.in_shape)), data.splits["train"].inputs.dtype
     table = len(data.in_shape) == 1
     from_files = dtype == np.uint8 and data.in_shape[0] in (1, 3)
@@ -125,12 +127,12 @@ def find(argument: str) -> Iterator[str]:
         if os.path.isfile(path):  # a pipe would be waited for
             yield path
     elif glob.has_magic(path):
-        root = "/" if path.startswith("/") else ""
-        for match in _matches(root, [part for part in path.split("/") if part]):
-            if os.path.isdir(match) and rows.table_suffix(argument) is None:
-                yield from _walk(match, ())
-            else:
+        root, parts = "/" if path.startswith("/") else "", [part for part in path.split("/") if part]
+        for match in _matches(root, parts):
+            if not os.path.isdir(match):
                 yield match
+            elif "**" not in parts[:-1]:  # which finds what is in the folder too
+                yield from _walk(match, ())
 
 
 def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
@@ -157,14 +159,16 @@ def _matches(folder: str, parts: list[str]) -> Iterator[str]:
         if os.path.isdir(path) if rest else os.path.exists(path):
             yield from _matches(path, rest) if rest else [path]
         return
+    if parts == ["**"]:
+        yield folder or "."
+        return
     if head == "**":
-        yield from _matches(folder, rest or ["*"])
-        rest = parts
+        yield from _matches(folder, rest)
     for entry in _entries(folder):
         path = os.path.join(folder, entry.name)
         if head == "**":
             if entry.is_dir(follow_symlinks=False):
-                yield from _matches(path, rest)
+                yield from _matches(path, parts)
         elif fnmatch.fnmatchcase(entry.name, head):
             if not rest:
                 yield path
@@ -178,3 +182,4 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
         shown = (entry for entry in entries if not entry.name.startswith("."))
         while run := sorted(itertools.islice(shown, _RUN), key=lambda entry: entry.name):
             yield from run
+            run.clear()
