@@ -326,7 +326,8 @@ def test_a_full_disk_behind_stdout_is_one_line(digits_run: Path, tmp_path: Path)
     assert done.stderr == "trainkit: error: cannot write to stdout (No space left on device)\n"
 
 
-def test_an_interrupted_run_leaves_the_old_output(digits_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_command_leaves_the_old_output(signum: int, code: int, digits_run: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((2_000_000, 1, 8, 8), np.uint8))
     (tmp_path / "out.csv").write_text("old")
     words = ["predict", f"ckpt={digits_run}", "input=x.npz", "output=out.csv", "overwrite=true"]
@@ -340,9 +341,9 @@ def test_an_interrupted_run_leaves_the_old_output(digits_run: Path, tmp_path: Pa
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.csv.*.tmp")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err == "trainkit: interrupted\n"
+    assert process.returncode == code and err == f"trainkit: error: stopped by {signal.Signals(signum).name}\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "x.npz"]
     assert (tmp_path / "out.csv").read_text() == "old"
 

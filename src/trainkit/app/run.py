@@ -21,10 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 import trainkit
 from trainkit import registry, rundir, storage
 from trainkit.app.job import Job, JobFailed
+from trainkit.conduct import is_out_of_memory
 from trainkit.config import folders, stored
 from trainkit.config.compose import FRAMES, check_jobs, explain, parse
-from trainkit.config.frame import Config, Frame
-from trainkit.errors import ConfigError, nearest
+from trainkit.config.frame import Config, Frame, Predict
+from trainkit.errors import ConfigError, ResourceError, nearest
 from trainkit.schema import schema_of
 
 COMMAND = "command.txt"  # of a sweep: what started it
@@ -117,7 +118,13 @@ def start(job: Job, flags: argparse.Namespace, overrides: list[str], problems: l
 def run_here(job: Job, config: Config) -> int:
     """Run a verb that writes no run folder, only the file that its `output` names. Returns 0; raises what it raises."""
     module, _, function = job.target.partition(":")
-    getattr(importlib.import_module(module), function)(config, as_json=job.as_json)
+    try:
+        getattr(importlib.import_module(module), function)(config, as_json=job.as_json)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        less = "a smaller batch_size or model" if isinstance(config, Predict) else "a smaller model"
+        raise ResourceError(f"out of memory; try {less}") from error
     return 0
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -20,7 +20,8 @@ from trainkit.data.placement import default_workers
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError, DataError, ResourceError
 from trainkit.report.console import Console
-from trainkit.report.predictions import FORMATS, Fields, Row
+from trainkit.report.predictions import FORMATS, Fields, Row, Stream
+from trainkit.signals import Stop
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _SHOWN = 20  # failures that are told one by one
@@ -47,7 +48,13 @@ def predict(config: Predict, *, as_json: bool) -> None:
     outputs_of = build_outputs(config, model, data, device)
     columns = fields(data, config.topk, numbered=any(map(rows.table_suffix, arguments)))
     done = failed = 0
-    with destination(config.output) as stream, FORMATS[kind](stream, columns) as write:
+    stop = Stop()
+    with (
+        stop.catching(),
+        stop.deferred(),
+        destination(config.output) as stream,
+        FORMATS[kind](stream, columns) as write,
+    ):
         for batch in inputs.read(arguments, data, config.batch_size, workers):
             found = predicted(batch, outputs_of, data, config.topk)
             write(found)
@@ -56,6 +63,7 @@ def predict(config: Predict, *, as_json: bool) -> None:
                 if row["error"] is not None:
                     failed += 1
                     say_failure(row, failed)
+            stop.check()
     if config.output is not None:
         console = Console(live=False, as_json=as_json)
         if as_json:
@@ -79,7 +87,7 @@ def choose_format(config: Predict, as_json: bool) -> str:
 
 
 @contextlib.contextmanager
-def destination(output: Path | None) -> Iterator[BinaryIO]:
+def destination(output: Path | None) -> Iterator[Stream]:
     """Where the bytes go: the output file, which appears when all is written, or stdout."""
     if output is not None:
         with storage.replacing(output) as file:

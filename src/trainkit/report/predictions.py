@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from trainkit.errors import ConfigError
 
+Stream = BinaryIO | io.RawIOBase
 Row = dict[str, Any]
 Fields = dict[str, type]  # the columns: str, int, float, or list (of str)
 Write = Callable[[list[Row]], None]
@@ -21,7 +22,7 @@ _GROUP = 10_000  # rows that Parquet stores together
 
 
 @contextlib.contextmanager
-def csv_rows(stream: BinaryIO, fields: Fields) -> Iterator[Write]:
+def csv_rows(stream: Stream, fields: Fields) -> Iterator[Write]:
     """CSV: a header, one line a row, UTF-8. Text that a spreadsheet would run gets a ' in front."""
 
     def write(lines: list[list[str]]) -> None:
@@ -45,7 +46,7 @@ def _cell(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def jsonl_rows(stream: BinaryIO, fields: Fields) -> Iterator[Write]:
+def jsonl_rows(stream: Stream, fields: Fields) -> Iterator[Write]:
     """JSON lines: one object a row, with every field; null where there is nothing."""
 
     def write(rows: list[Row]) -> None:
@@ -61,7 +62,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def parquet_rows(stream: BinaryIO, fields: Fields) -> Iterator[Write]:
+def parquet_rows(stream: Stream, fields: Fields) -> Iterator[Write]:
     """Parquet, with typed columns. Raises ConfigError when pyarrow is not installed."""
     try:
         import pyarrow
@@ -91,7 +92,7 @@ def parquet_rows(stream: BinaryIO, fields: Fields) -> Iterator[Write]:
         flush()
 
 
-FORMATS: dict[str, Callable[[BinaryIO, Fields], AbstractContextManager[Write]]] = {
+FORMATS: dict[str, Callable[[Stream, Fields], AbstractContextManager[Write]]] = {
     "csv": csv_rows,
     "jsonl": jsonl_rows,
     "parquet": parquet_rows,
