@@ -142,3 +142,30 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
     with Nursery(tmp_path_factory.mktemp("nursery")) as process:
         yield process
+
+
+def trained(folder: Path, *words: str) -> Path:
+    """Train in `folder`, in this process and on the CPU; returns the run folder."""
+    from trainkit.cli import main
+
+    with contextlib.chdir(folder), process_restored():
+        assert main(["train", "device=cpu", "device.threads=1", *words]) == 0
+    return max((folder / "outputs" / "train").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small MLP on the digits."""
+    return trained(tmp_path_factory.mktemp("digits"), "model.hidden=[32]", "epochs=3")
+
+
+@pytest.fixture(scope="session")
+def iris_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small MLP on a table whose columns have names."""
+    return trained(tmp_path_factory.mktemp("iris"), "dataset=iris", "model.hidden=[16]", "epochs=20")
+
+
+@pytest.fixture(scope="session")
+def diabetes_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A linear regression of standardised targets."""
+    return trained(tmp_path_factory.mktemp("diabetes"), "dataset=diabetes", "model=linear", "optim.lr=0.01", "epochs=5")

@@ -19,7 +19,7 @@ LAYERS = [
     ["stepping", "speed", "numerics", "averaging"],
     ["muon", "blocks"],
     ["data", "models", "losses", "optim", "schedules", "runtime"],
-    ["metrics"],
+    ["formats", "metrics"],
     ["report"],
     ["loop"],
     ["state"],

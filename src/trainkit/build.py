@@ -7,21 +7,21 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
-from trainkit import losses, registry, speed
+from trainkit import checkpoint, losses, registry, speed
 from trainkit.averaging import Ema
-from trainkit.config.frame import Choice, Frame, Train, to_plain
+from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plain
 from trainkit.data.augment import Augment
 from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.machine import user_cache
 from trainkit.data.placement import place
-from trainkit.data.splits import Data, hold_out
+from trainkit.data.splits import Data, Split, Task, hold_out
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.loop import Monitor, Run, optimize
 from trainkit.metrics import Meter, better, metric_names
@@ -39,7 +39,7 @@ def component(group: str, choice: Choice, *runtime: Any) -> Any:
     return registry.get(group, choice.name).build(*runtime, **choice.arguments)
 
 
-def build_device(config: Frame) -> torch.device:
+def build_device(config: Frame | Predict) -> torch.device:
     """The device, with all its flags set."""
     device = component("device", config.device)
     assert isinstance(device, torch.device)
@@ -53,7 +53,7 @@ def default_data_dir() -> Path:
     return user_cache() / "data"
 
 
-def build_data(config: Frame, device: torch.device) -> Data:
+def build_data(config: Frame | Export, device: torch.device) -> Data:
     """The data set where `loader` wants it, val held out, checked, and with the statistics of its train split."""
     found = component("dataset", config.dataset, config.data_dir or default_data_dir(), config.split_seed)
     data = place(found, config.loader, None if config.workers == "auto" else config.workers, device)
@@ -120,7 +120,7 @@ def build_meter(config: Frame, data: Data, normalize: Normalize, device: torch.d
     return Meter(data.task, data.num_outputs, device, full=full, topk=config.topk, target_std=normalize.target_std)
 
 
-def mirrors(config: Frame, data: Data) -> bool:
+def mirrors(config: Frame | Predict, data: Data) -> bool:
     """Whether `tta` asks for mirror images in evaluation. Raises ConfigError for data without images."""
     if config.tta == "flip" and len(data.in_shape) != 3:
         raise ConfigError(f"tta=flip is for images, dataset {data.name} has none: use tta=none")
@@ -198,7 +198,9 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
     return run
 
 
-def build_forward(config: Frame, model: nn.Module, device: torch.device, *, recompute: bool = False) -> speed.Forward:
+def build_forward(
+    config: Frame | Predict, model: nn.Module, device: torch.device, *, recompute: bool = False
+) -> speed.Forward:
     """The model's forward pass in the config's precision, memory format and compilation."""
     return speed.prepare(
         model,
@@ -253,8 +255,40 @@ def data_facts(data: Data) -> dict[str, Any]:
         "classes": data.classes,
         "in_shape": list(data.in_shape),
         "num_outputs": data.num_outputs,
+        "dtype": str(data.splits["train"].inputs.dtype),
+        "features": data.features,
         **{name: None if value is None else [float(x) for x in value] for name, value in arrays.items()},
     }
+
+
+def data_of(facts: Any, path: Path) -> Data:
+    """The data set of these facts, without its samples: what a model needs to know to be built and fed.
+
+    Raises CheckpointError when the facts are not those that `data_facts` writes.
+    """
+    try:
+        inputs = np.empty((0, *map(int, facts["in_shape"])), {"uint8": np.uint8, "float32": np.float32}[facts["dtype"]])
+        targets = np.empty((0, int(facts["num_outputs"])), np.float32)
+        data = Data("none", facts["task"], {"train": Split(inputs, targets)}, facts["classes"])
+        data.features = facts["features"]
+        adopt_facts(data, facts, path)
+        if data.mean is None or data.std is None or not len(data.mean) == len(data.std) == data.in_shape[0]:
+            raise ValueError("mean, std")
+        if data.task not in get_args(Task) or (data.classes is None) != (data.task == "regression"):
+            raise ValueError("task")
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"'{path}' does not say what data its model was trained on ({error!r})") from error
+    return data
+
+
+def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, Data, dict[str, Any]]:
+    """A checkpoint's model on the CPU, in evaluation mode; its data set, without samples; and the header."""
+    tensors, meta = checkpoint.load(ckpt)
+    data = data_of(meta.get("data"), ckpt)
+    model = component("model", choice, data.in_shape, data.num_outputs)
+    assert isinstance(model, nn.Module)
+    checkpoint.load_model(model, tensors, ckpt)
+    return model.eval(), data, meta
 
 
 def adopt_facts(data: Data, facts: dict[str, Any], path: Path) -> None:

@@ -1,6 +1,6 @@
 """argv -> verb. The only place that prints errors and decides exit codes; imports only the standard library.
 
-Exit codes: 0 done, 1 internal error or a job of a sweep failed, 2 usage or config, 3 data, 4 checkpoint,
+Exit codes: 0 done, 1 internal error, a failed job of a sweep or export, 2 usage or config, 3 data, 4 checkpoint,
 5 numerics, 6 resources, 130 interrupted.
 """
 
@@ -32,6 +32,8 @@ VERBS = {
     "eval": Verb("evaluate a checkpoint: ckpt=RUN_FOLDER|FILE", "trainkit.commands.eval:evaluate"),
     "resume": Verb("go on with a stopped run; epochs=+N extends one", "trainkit.app.resume:resume", config=False),
     "reproduce": Verb("run it again: bit-identical or not", "trainkit.commands.reproduce:reproduce", config=False),
+    "predict": Verb("the classes of new inputs: ckpt=RUN input=FILE|FOLDER", "trainkit.commands.predict:predict"),
+    "export": Verb("a model for other programs: ckpt=RUN output=FILE", "trainkit.commands.export:export"),
     "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
 }
 
@@ -40,6 +42,8 @@ examples:
   trainkit train                                    digits with an MLP, offline
   trainkit train dataset=mnist model=cnn optim=adam epochs=3
   trainkit eval ckpt=outputs/train/RUN
+  trainkit predict ckpt=outputs/train/RUN input=photos
+  trainkit export ckpt=outputs/train/RUN output=model.onnx
   trainkit train -m model=mlp,cnn optim=sgd,adam seed=0,1
 """
 

@@ -1,6 +1,6 @@
 """What can go wrong, as one tree; each leaf knows its exit code.
 
-    TrainkitError        1  a job of a sweep failed, or a bug
+    TrainkitError        1  a job of a sweep failed, an export differs from its model, or a bug
     ├── ConfigError      2  usage or config: nothing was started
     ├── DataError        3  a data set is missing, damaged or does not fit
     ├── CheckpointError  4  a checkpoint is missing, damaged or of another model

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 DEFAULT_LOSS = {"classification": "cross_entropy", "soft": "kl_div", "multilabel": "bce", "regression": "mse"}
 
 
+def probabilities(outputs: torch.Tensor, task: str) -> torch.Tensor:
+    """What logits (N, C) mean: softmax for classification and soft labels, a sigmoid per class for multilabel."""
+    return outputs.sigmoid() if task == "multilabel" else outputs.softmax(dim=1)
+
+
 @register("loss", serves=tuple(DEFAULT_LOSS))
 def auto(num_outputs: int) -> nn.Module:
     """The usual loss of the data set's task.

@@ -7,6 +7,7 @@ All of it goes through `os.open`, `os.write`, `os.ftruncate`, `os.fsync`, `os.re
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -15,28 +16,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainkit.errors import ResourceError
+from trainkit.errors import ConfigError, ResourceError
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{6}\.tmp")
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Make `path` hold `content`: after a crash at any instant it holds the old content or the new, never a part.
+    """Make `path` hold `content`, as `replacing` does. Raises ResourceError (the old content stays)."""
+    with replacing(path, len(content)) as file:
+        file.write(content)
 
-    Writes a temporary file beside it, flushes it to the disk, renames it over `path`, and flushes the folder.
-    Raises ResourceError when any of it fails; the old content then stays, unless all that failed was the last flush.
+
+@contextlib.contextmanager
+def replacing(path: Path, size: int = 0) -> Iterator[io.RawIOBase]:
+    """A file to write, which becomes `path`: after a crash at any instant that holds the old content or the new.
+
+    It is a temporary file beside `path`; at the end it is flushed to the disk, renamed over `path`, and the folder is
+    flushed. When the block is left by an exception it is removed. size: the bytes to come, where known, for the
+    message. Raises ResourceError when any of it fails; the old content then stays, unless all that failed was the
+    last flush.
     """
     temporary = _beside(path)
     try:
         with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
-            _write(descriptor, content)
+            yield _Draft(descriptor)
             os.fsync(descriptor)
         os.replace(temporary, path)
         _sync(path.parent)  # without this a power cut can undo the rename, though never tear the file
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise cannot_write(path, error, len(content)) from error
+        if isinstance(error, OSError):
+            raise cannot_write(path, error, size) from error
+        raise
 
 
 def replace_json(path: Path, value: Any) -> None:
@@ -118,12 +130,32 @@ def publish(draft: Path, final: Path) -> None:
     _sync(final.parent)
 
 
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise ConfigError unless a command may write its output there, before it has done any work."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"output={path}: there is no folder {path.parent}; make it first")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"output={path}: it is not a regular file; name another one")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"output={path}: it exists; name another file, or add overwrite=true")
+
+
+def format_of(path: Path, chosen: str | None, suffixes: dict[str, str]) -> str:
+    """The format chosen, else that of the file's suffix. Raises ConfigError where there is none."""
+    kind = chosen or suffixes.get(path.suffix.lower())
+    if kind is None:
+        known = ", ".join(suffixes)
+        raise ConfigError(f"output={path.name}: no format has this suffix ({known}); rename it or add format=…")
+    return kind
+
+
 def cannot_write(path: Path, error: OSError, size: int = 0) -> ResourceError:
-    """The one line for a failed write, with the bytes needed and free where a full disk is the reason."""
+    """The one line for a failed write, with the bytes needed (if known) and free where a full disk is the reason."""
     room = ""
     with contextlib.suppress(OSError):
         stats = os.statvfs(path.parent)
-        room = f"; {size:,} bytes to write, {stats.f_bavail * stats.f_frsize:,} free"
+        needed = f"{size:,} bytes to write, " if size else ""
+        room = f"; {needed}{stats.f_bavail * stats.f_frsize:,} free"
     return ResourceError(f"cannot write {path} ({error.strerror or error}{room})")
 
 
@@ -148,6 +180,23 @@ def _write(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+class _Draft(io.RawIOBase):
+    """An open file as what `replacing` gives out: it can be written to, and says how far."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        _write(self.descriptor, content)
+        return len(content)
+
+    def tell(self) -> int:
+        return os.lseek(self.descriptor, 0, os.SEEK_CUR)
 
 
 def _sync(path: Path) -> None:

@@ -28,6 +28,8 @@ CASES = [
     ("ls dataset --json", 0),
     ("train --help", 0),
     ("eval --help", 0),
+    ("predict --help", 0),
+    ("export --help", 0),
     ("train --cfg job", 0),
     ("train -m model=mlp,cnn optim.lr=0.1,x", 2),
     ("train model=cnnn modle=1", 2),
@@ -39,6 +41,10 @@ CASES = [
     ("eval", 2),
     ("eval ckpt=nope", 4),
     ("eval ckpt=text", 4),
+    ("predict", 2),
+    ("predict ckpt=text input=x", 4),
+    ("predict -m ckpt=text input=x", 4),
+    ("export ckpt=nope output=x.onnx", 4),
 ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainkit.config import folders
-from trainkit.config.compose import group_names
+from trainkit.config.compose import FRAMES, group_names
+from trainkit.config.frame import Frame
 from trainkit.safety import visible
 
 EXAMPLES = {
@@ -20,6 +21,19 @@ EXAMPLES = {
         ("trainkit eval ckpt=outputs/train/RUN", "the best checkpoint of a run on its test split"),
         ("trainkit eval ckpt=outputs/train/RUN split=val", "another split"),
         ("trainkit eval ckpt=best.safetensors device=cpu batch_size=512", "a file, with overrides"),
+    ],
+    "predict": [
+        ("trainkit predict ckpt=outputs/train/RUN input=photos", "every image in a folder, as CSV on stdout"),
+        (
+            "trainkit predict ckpt=outputs/train/RUN input='photos/*.png' topk=3",
+            "a pattern; the three likeliest classes",
+        ),
+        ("trainkit predict ckpt=outputs/train/RUN input=[a.csv,b.npz] output=out.jsonl", "rows of tables, to a file"),
+    ],
+    "export": [
+        ("trainkit export ckpt=outputs/train/RUN output=model.onnx", "ONNX that takes raw inputs, for ONNX Runtime"),
+        ("trainkit export ckpt=outputs/train/RUN output=model.pt2 probabilities=true", "torch.export, with softmax"),
+        ("trainkit export ckpt=best.safetensors output=weights.safetensors", "the weights alone, a state_dict"),
     ],
 }
 FLAGS = [
@@ -44,7 +58,7 @@ def show_help(verb: str, confs: list[Path]) -> None:
     print("\nkeys:")
     print(_keys(verb, confs))
     print("\nflags:")
-    for flag, meaning in FLAGS:
+    for flag, meaning in FLAGS if issubclass(FRAMES[verb], Frame) else FLAGS[1:]:
         print(f"  {flag:26} {meaning}")
 
 

@@ -16,7 +16,7 @@ from trainkit import registry, rundir
 from trainkit.conduct import carry_out, report
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES
-from trainkit.config.frame import Eval, to_plain
+from trainkit.config.frame import Eval, Frame, to_plain
 from trainkit.errors import ConfigError, Interrupted
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
@@ -76,6 +76,7 @@ class Job:
         config = check({str(k): v for k, v in values.items()}, FRAMES[self.verb], problems)
         if config is None:
             raise ConfigError(*problems)
+        assert isinstance(config, Frame)  # the other verbs have no job
         overrides = list(hydra.overrides.task) if in_sweep else self.overrides
         if in_sweep and isinstance(config, Eval):  # Hydra knows the checkpoint by the option made for it
             overrides = [f"ckpt={config.ckpt}" if text.startswith("ckpt=") else text for text in overrides]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import re
 import shlex
@@ -20,11 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 import trainkit
 from trainkit import registry, rundir, storage
 from trainkit.app.job import Job, JobFailed
+from trainkit.conduct import is_out_of_memory
 from trainkit.config import folders, stored
-from trainkit.config.compose import assignment, check_jobs, explain, parse
-from trainkit.config.frame import Frame
-from trainkit.errors import ConfigError, nearest
+from trainkit.config.compose import FRAMES, assignment, check_jobs, explain, parse
+from trainkit.config.frame import Config, Frame, Predict
+from trainkit.errors import ConfigError, ResourceError, nearest
 from trainkit.safety import without_secrets
+from trainkit.schema import schema_of
 
 COMMAND = "command.txt"  # of a sweep: what started it
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
@@ -88,8 +91,8 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
         return 0
     job = Job(verb, target, plugins, ["trainkit", verb, *argv], list(overrides), flags.json)
     try:
-        if verb == "eval":
-            overrides = stored.offer(overrides, problems)
+        if "ckpt" in schema_of(FRAMES[verb]):
+            overrides = stored.offer(FRAMES[verb], overrides, problems)
         return start(job, flags, overrides, problems)
     finally:
         stored.withdraw()
@@ -97,6 +100,8 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
 
 def start(job: Job, flags: argparse.Namespace, overrides: list[str], problems: list[str]) -> int:
     """Show the config, or check all jobs and run them. Raises ConfigError with all faults, `problems` first."""
+    if flags.multirun and not issubclass(FRAMES[job.verb], Frame):
+        raise ConfigError(f"trainkit {job.verb} does one thing at a time: leave out -m")
     if flags.multirun:
         overrides = defer_to_jobs(overrides)
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
@@ -104,8 +109,24 @@ def start(job: Job, flags: argparse.Namespace, overrides: list[str], problems: l
             raise ConfigError(*problems)
         return show_config(job.verb, [*overrides, *_hydra_flags(flags)])
     configs = check_jobs(job.verb, overrides, flags.multirun, problems, flags.config_name)
+    config = configs[0]
+    if not isinstance(config, Frame):
+        return run_here(job, config)
     run_jobs = run_sweep if flags.multirun else run_alone
-    return run_jobs(job, configs[0], overrides, _hydra_flags(flags))
+    return run_jobs(job, config, overrides, _hydra_flags(flags))
+
+
+def run_here(job: Job, config: Config) -> int:
+    """Run a verb that writes no run folder, only the file that its `output` names. Returns 0; raises what it raises."""
+    module, _, function = job.target.partition(":")
+    try:
+        getattr(importlib.import_module(module), function)(config, as_json=job.as_json)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        less = "a smaller batch_size or model" if isinstance(config, Predict) else "a smaller model"
+        raise ResourceError(f"out of memory; try {less}") from error
+    return 0
 
 
 def run_alone(job: Job, config: Frame, overrides: list[str], flags: list[str]) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from trainkit import registry
-from trainkit.config.frame import Choice, Frame, groups
+from trainkit.config.frame import Choice, Config, groups
 from trainkit.errors import unknown
 from trainkit.schema import REQUIRED, check_node, convert, describe, schema_of
 
-AnyFrame = TypeVar("AnyFrame", bound=Frame)
+AnyFrame = TypeVar("AnyFrame", bound=Config)
 
 
 def check(values: dict[str, Any], frame: type[AnyFrame], problems: list[str]) -> AnyFrame | None:

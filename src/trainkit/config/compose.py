@@ -20,13 +20,13 @@ from trainkit import registry
 from trainkit.config import folders, trust
 from trainkit.config.check import check
 from trainkit.config.folders import packaged_conf
-from trainkit.config.frame import Eval, Frame, Train, groups
+from trainkit.config.frame import Config, Eval, Export, Predict, Train, groups
 from trainkit.config.stored import OPTION
 from trainkit.errors import ConfigError, unknown
 from trainkit.schema import schema_of
 
 SPECIAL = r"[\[\]{}()'\",\\=$]"  # what means something in a value that stands without quotes
-FRAMES: dict[str, type[Frame]] = {"train": Train, "eval": Eval}
+FRAMES: dict[str, type[Config]] = {"train": Train, "eval": Eval, "predict": Predict, "export": Export}
 
 
 def parse(overrides: Sequence[str], problems: list[str]) -> dict[str, Override]:
@@ -105,7 +105,7 @@ def composing(verb: str) -> Iterator[None]:
 
 def check_jobs(
     verb: str, overrides: Sequence[str], multirun: bool, problems: list[str], config_name: str | None = None
-) -> list[Frame]:
+) -> list[Config]:
     """The typed config of every job that these overrides start; `config_name` other than the verb's own is a variant.
 
     Raises ConfigError with all problems of all jobs, after those already in `problems`.
@@ -141,7 +141,7 @@ def expand(parsed: dict[str, Override]) -> list[list[str]]:
     return [list(job) for job in itertools.product(*axes)]
 
 
-def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) -> tuple[Frame | None, list[str]]:
+def compose_checked(config_name: str, frame: type[Config], overrides: list[str]) -> tuple[Config | None, list[str]]:
     """Compose and check one job's config: (config, problems).
 
     Hydra stops at the first fault; so the override at fault is taken out and the rest composed again until all
@@ -176,7 +176,7 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
     return config, problems
 
 
-def _known(overrides: list[str], frame: type[Frame], problems: list[str]) -> list[str]:
+def _known(overrides: list[str], frame: type[Config], problems: list[str]) -> list[str]:
     """The overrides without unknown top-level keys, unknown options of groups, and what belongs to those.
 
     Composition would find them too, one at a time and at the price of a composition each.
@@ -188,7 +188,7 @@ def _known(overrides: list[str], frame: type[Frame], problems: list[str]) -> lis
         if not re.fullmatch(r"\w+", name):
             continue
         options = folders.options(name, folders.TrainkitSearchPath.folders)
-        if name not in keys and not options:
+        if name not in keys and (name in registry.FAMILIES or not options):
             problems.append(unknown("key", name, keys))
             kept = [other for other in kept if other != text]
         elif name in registry.FAMILIES and re.fullmatch(r"\w+", value) and value not in options:

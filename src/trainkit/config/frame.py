@@ -1,4 +1,4 @@
-"""The top-level keys of `train` and `eval`: types, ranges, and the config groups each verb reads."""
+"""The top-level keys of each verb that Hydra composes: types, ranges, and the config groups it reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What every verb that runs a model needs. Field docs stand in conf/train.yaml, where users read them."""
+    """What every verb with a run folder needs. Field docs stand in conf/train.yaml, where users read them."""
 
     dataset: Choice
     model: Choice
@@ -76,12 +76,58 @@ class Eval(Frame):
     split: Literal["train", "val", "test"] | None = None
 
 
-def groups(frame: type[Frame]) -> list[str]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict:
+    """The config of `trainkit predict`: the model of a checkpoint, on inputs that need no data set."""
+
+    ckpt: Path
+    model: Choice
+    device: Choice
+    input: str | list[str]
+    output: Path | None = None
+    format: Literal["csv", "jsonl", "parquet"] | None = None
+    topk: Count = 1
+    overwrite: bool = False
+    batch_size: Count = 128
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
+    tta: Literal["none", "flip"] = "none"
+    workers: Literal["auto"] | NonNegativeInt = "auto"
+    plugins: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """The config of `trainkit export`: the model of a checkpoint, and the data set whose samples check the export."""
+
+    ckpt: Path
+    dataset: Choice
+    model: Choice
+    output: Path
+    format: Literal["onnx", "pt2", "state_dict"] | None = None
+    normalize: bool = True
+    probabilities: bool = False
+    input: str | list[str] | None = None
+    tolerance: Positive = 1e-4
+    overwrite: bool = False
+    val_fraction: Fraction = 0.1
+    split_seed: int = 0
+    loader: Literal["auto", "resident", "streaming"] = "auto"
+    workers: Literal["auto"] | NonNegativeInt = "auto"
+    data_dir: Path | None = None
+    plugins: list[str] = dataclasses.field(default_factory=list)
+
+
+Config = Frame | Predict | Export
+
+
+def groups(frame: type[Any]) -> list[str]:
     """The config groups of a verb, in the order of its fields."""
     return [f.name for f in dataclasses.fields(frame) if f.type == "Choice"]
 
 
-def to_plain(config: Frame) -> dict[str, Any]:
+def to_plain(config: Config) -> dict[str, Any]:
     """The config as YAML and JSON can hold it; composing it again gives the same config.
 
     But for secrets, which no file of a run may hold: they are missing (`???`), and are asked for again.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 DECODER = 1  # counted up when the pixels of the same file change
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")  # of the files that are taken for images
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no other decoder of Pillow is reachable from a file's content
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing about the file that was being opened
 
@@ -97,6 +98,22 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns about a direct conversion
     return image if image.mode == mode else image.convert(mode)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is taken for an image, by its name."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def may_be_image(entry: os.DirEntry[str]) -> bool:
+    """Whether what a folder holds is taken for an image file; so is a link that leads nowhere, a bad one.
+
+    A folder or a pipe named x.png is not.
+    """
+    try:
+        return is_image(entry.name) and (entry.is_file() or not os.path.exists(entry.path))
+    except OSError:  # a loop of links
+        return True
 
 
 def mapped(descriptor: int, shape: tuple[int, ...], dtype: Any, *, private: bool = False) -> NDArray[Any]:

@@ -6,12 +6,15 @@ ring of batches in shared memory that they decode into.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainkit.data.decode import Bad
 from trainkit.data.decoders import Decoders, in_memory
 from trainkit.errors import DataError
 
@@ -27,29 +30,49 @@ class Stream:
         self._rows = 0  # of one batch in the ring
 
     def batches(self, paths: NDArray[np.object_], indices: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the images of each index array, uint8 (B, C, H, W); an array is good until the next one is asked for.
+        """Yield the images of each index array, as `decode` does.
 
         Raises DataError with the path for a file that cannot be decoded, ResourceError when a worker fails.
         """
-        decoders = self._ready(max(map(len, indices), default=1))
-        asked: list[list[list[str]]] = []  # the files of each batch, in as many pieces as there are workers
-        for done in range(len(indices)):
-            while len(asked) < min(done + _AHEAD, len(indices)) and (self.workers or len(asked) == done):
-                asked.append(self._ask(decoders, paths[indices[len(asked)]].tolist(), len(asked)))
-            for piece in asked[done]:
-                for bad in decoders.result():
-                    path = piece[bad.row]
-                    raise DataError(f"{path}: not a readable image any more ({bad.reason}); was it changed?")
-            start = done % _AHEAD * self._rows
-            yield decoders.images.array[start : start + len(indices[done])]
+        asked = (paths[index].tolist() for index in indices)
+        for batch, images, failures in self.decode(asked, max(map(len, indices), default=1)):
+            if failures:
+                path, reason = batch[failures[0].row], failures[0].reason
+                raise DataError(f"{path}: not a readable image any more ({reason}); was it changed?")
+            yield images
 
-    def _ask(self, decoders: Decoders, paths: list[str], number: int) -> list[list[str]]:
-        start = number % _AHEAD * self._rows
-        size = -(-len(paths) // max(self.workers, 1))
-        pieces = [paths[first : first + size] for first in range(0, len(paths), size)]
-        for index, piece in enumerate(pieces):
-            decoders.submit(start + index * size, 0, piece)
-        return pieces
+    def decode(
+        self, batches: Iterator[list[str]], rows: int
+    ) -> Iterator[tuple[list[str], NDArray[np.uint8], list[Bad]]]:
+        """Yield each batch of at most `rows` paths, its images uint8 (B, C, H, W), and those that hold nothing.
+
+        The images are good until the next batch is asked for. Raises ResourceError when a worker fails.
+        """
+        decoders = self._ready(rows)
+        ahead = _AHEAD if self.workers else 1
+        asked: deque[tuple[int, list[str]]] = deque()
+        numbered = enumerate(batches)
+        while True:
+            for number, paths in itertools.islice(numbered, ahead - len(asked)):
+                self._ask(decoders, paths, number)
+                asked.append((number, paths))
+            if not asked:
+                return
+            number, paths = asked.popleft()
+            failures = []
+            for first in range(0, len(paths), self._piece(len(paths))):
+                failures += [bad._replace(row=first + bad.row) for bad in decoders.result()]
+            start = number % _AHEAD * self._rows
+            yield paths, decoders.images.array[start : start + len(paths)], failures
+
+    def _piece(self, size: int) -> int:
+        """How many files of a batch of this size one worker gets."""
+        return -(-size // max(self.workers, 1)) or 1
+
+    def _ask(self, decoders: Decoders, paths: list[str], number: int) -> None:
+        start, size = number % _AHEAD * self._rows, self._piece(len(paths))
+        for first in range(0, len(paths), size):
+            decoders.submit(start + first, 0, paths[first : first + size])
 
     def _ready(self, rows: int) -> Decoders:
         """The workers, with a ring for batches of so many rows, and nothing left of an epoch that was broken off."""

@@ -41,6 +41,12 @@ class Normalize:
             return raw
         return (raw - self.target_mean) / self.target_std
 
+    def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
+        """What a model gives, in the targets' own unit: the inverse of `targets`."""
+        if self.target_mean is None or self.target_std is None:
+            return outputs
+        return outputs * self.target_std + self.target_mean
+
 
 class Loader:
     """Batches of a split: what all kinds share, which is everything that decides their content.

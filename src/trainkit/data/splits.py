@@ -77,6 +77,7 @@ class Data:
     are computed from the train split.
     standardise: regression only: train on targets standardised by `target_mean` and `target_std` (one value per target,
     computed from the train split), and report metrics in the original unit.
+    features: names of the columns of a table, in their order, where they have any.
     notes: what the user should be told once (samples left out, classes missing in a split).
     loading: set when it was decided where the samples live.
     """
@@ -90,6 +91,7 @@ class Data:
     standardise: bool = False
     target_mean: Array | None = None
     target_std: Array | None = None
+    features: list[str] | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
     loading: Loading = Loading("resident", "")
 

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from trainkit.data.cache import Entry, Wanted, fetch
-from trainkit.data.decode import DECODER, Bad
+from trainkit.data.decode import DECODER, SUFFIXES, Bad, is_image, may_be_image
 from trainkit.data.decoders import Decoders, Rows, in_memory
 from trainkit.data.files import Files, Stream
 from trainkit.data.machine import num_cpus
@@ -30,7 +30,6 @@ from trainkit.errors import DataError, unknown
 from trainkit.registry import register
 from trainkit.schema import Count, Fraction
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 _CHUNK, _CHUNK_BYTES = 256, 16 << 20  # most files, and pixels of them, in a job: enough to make the hand-over cheap
 _AHEAD = 2  # jobs that wait for each worker
 # What one process takes, in seconds: more than this in all and workers are worth starting.
@@ -184,15 +183,11 @@ def _entries(place: Path) -> list[os.DirEntry[str]]:
 def _subfolders(place: Path) -> list[os.DirEntry[str]]:
     folders = []
     for entry in _entries(place):
-        if entry.is_symlink() and not os.path.exists(entry.path) and not _is_image(entry.name):
+        if entry.is_symlink() and not os.path.exists(entry.path) and not is_image(entry.name):
             raise DataError(f"{entry.path}: a link that leads nowhere; remove it or restore its target")
-        if not _is_image(entry.name) and entry.is_dir():
+        if not is_image(entry.name) and entry.is_dir():
             folders.append(entry)
     return folders
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_EXTENSIONS)
 
 
 def _scan(place: Path, classes: list[str], notes: list[str]) -> list[_Sample]:
@@ -204,26 +199,18 @@ def _scan(place: Path, classes: list[str], notes: list[str]) -> list[_Sample]:
             raise DataError(f"{folder.path}: {unknown('class', folder.name, classes[:20])} (the folders of train)")
         label, before = classes.index(folder.name), len(samples)
         for entry in _entries(Path(folder.path)):
-            if _is_image(entry.name) and _is_file_or_broken_link(entry):
+            if may_be_image(entry):
                 samples.append(_Sample(entry.path, label, _stamp(entry)))
             elif entry.name != "Thumbs.db":
                 ignored["folders" if entry.is_dir() else os.path.splitext(entry.name)[1] or "no extension"] += 1
         if len(samples) == before:
-            raise DataError(f"{folder.path}: no image in this class folder; looked for {', '.join(_EXTENSIONS)}")
+            raise DataError(f"{folder.path}: no image in this class folder; looked for {', '.join(SUFFIXES)}")
     if not samples:
         raise DataError(f"{place}: no class folders in it")
     if ignored:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items())[:5])
         notes.append(f"{place}: what is no image was left out: {listed}")
     return samples
-
-
-def _is_file_or_broken_link(entry: os.DirEntry[str]) -> bool:
-    # A broken link counts as an image that cannot be read; a folder or a pipe named x.png does not count.
-    try:
-        return entry.is_file() or not os.path.exists(entry.path)
-    except OSError:  # a loop of links
-        return True
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int]:

@@ -55,7 +55,7 @@ def npz(
     splits = {}
     for split, (x, y) in pairs.items():
         where = f"{file} ({split})"
-        splits[split] = Split(_inputs(x, where), _targets(y, chosen, names, where))
+        splits[split] = Split(to_inputs(x, where), _targets(y, chosen, names, where))
         check_split(splits[split], chosen, None if names is None else len(names), where)
     data = Data("npz", chosen, splits, classes=names, notes=notes, standardise=chosen == "regression")
     hold_out(data, "test", test_fraction, split_seed)
@@ -128,8 +128,8 @@ def _class_names(file: Path, targets: Array, task: Task, classes: list[str] | No
     return [str(index) for index in range(int(last) + 1)]
 
 
-def _inputs(x: Array, where: str) -> Array:
-    """x as the loader wants it: uint8 (N, C, H, W), float32 of that shape, or float32 (N, F)."""
+def to_inputs(x: Array, where: str) -> Array:
+    """x as the loader wants it: uint8 (N, C, H, W), float32 of that shape, or float32 (N, F). Raises DataError."""
     if x.dtype.kind not in "iufb" or x.ndim > 4:
         raise DataError(f"{where}: x is {x.dtype} {x.shape}; it must hold numbers, (N, F) or images")
     if x.ndim in (1, 3):  # single features, or gray images without their channel axis

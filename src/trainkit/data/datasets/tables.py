@@ -13,6 +13,19 @@ from trainkit.errors import DataError
 from trainkit.registry import register
 from trainkit.schema import Fraction
 
+# Names of the columns, as scikit-learn has them.
+_IRIS = [f"{part} {side} (cm)" for part in ("sepal", "petal") for side in ("length", "width")]
+_WINE = [
+    *("alcohol", "malic_acid", "ash", "alcalinity_of_ash", "magnesium", "total_phenols", "flavanoids"),
+    *("nonflavanoid_phenols", "proanthocyanins", "color_intensity", "hue", "od280/od315_of_diluted_wines", "proline"),
+]
+_NUCLEUS = [
+    *("radius", "texture", "perimeter", "area", "smoothness"),
+    *("compactness", "concavity", "concave points", "symmetry", "fractal dimension"),
+]
+_BREAST_CANCER = [pattern.format(name) for pattern in ("mean {}", "{} error", "worst {}") for name in _NUCLEUS]
+_DIABETES = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
+
 
 @register("dataset")
 def digits(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) -> Data:
@@ -30,19 +43,22 @@ def digits(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) ->
 @register("dataset")
 def wine(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) -> Data:
     """178 wines: 13 chemical measurements, float32 (N, 13); 3 classes."""
-    return _classified("wine", "wine_data.csv", ["class_0", "class_1", "class_2"], test_fraction, split_seed)
+    classes = ["class_0", "class_1", "class_2"]
+    return _classified("wine", "wine_data.csv", _WINE, classes, test_fraction, split_seed)
 
 
 @register("dataset")
 def breast_cancer(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) -> Data:
     """569 tumours: 30 measurements of cell nuclei, float32 (N, 30); malignant or benign."""
-    return _classified("breast_cancer", "breast_cancer.csv", ["malignant", "benign"], test_fraction, split_seed)
+    classes = ["malignant", "benign"]
+    return _classified("breast_cancer", "breast_cancer.csv", _BREAST_CANCER, classes, test_fraction, split_seed)
 
 
 @register("dataset")
 def iris(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) -> Data:
     """150 flowers: 4 lengths and widths in cm, float32 (N, 4); 3 species."""
-    return _classified("iris", "iris.csv", ["setosa", "versicolor", "virginica"], test_fraction, split_seed)
+    classes = ["setosa", "versicolor", "virginica"]
+    return _classified("iris", "iris.csv", _IRIS, classes, test_fraction, split_seed)
 
 
 @register("dataset")
@@ -52,17 +68,20 @@ def diabetes(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) 
 
     features = _read("diabetes_data_raw.csv.gz").astype(np.float32)
     targets = _read("diabetes_target.csv.gz").astype(np.float32).reshape(-1, 1)
-    data = Data("diabetes", "regression", {"train": Split(features, targets)}, standardise=True)
+    train = Split(features, targets)
+    data = Data("diabetes", "regression", {"train": train}, standardise=True, features=list(_DIABETES))
     hold_out(data, "test", test_fraction, split_seed)
     return data
 
 
-def _classified(name: str, file: str, classes: list[str], test_fraction: float, split_seed: int) -> Data:
+def _classified(
+    name: str, file: str, features: list[str], classes: list[str], test_fraction: float, split_seed: int
+) -> Data:
     import numpy as np
 
     table = _read(file, delimiter=",", skiprows=1)
     train = Split(table[:, :-1].astype(np.float32), table[:, -1].astype(np.int64))
-    data = Data(name, "classification", {"train": train}, classes=classes)
+    data = Data(name, "classification", {"train": train}, classes=classes, features=list(features))
     hold_out(data, "test", test_fraction, split_seed)
     return data
 
