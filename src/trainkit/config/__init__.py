@@ -5,4 +5,6 @@ folders.py  where YAML is looked for, and how a file is read
 stored.py   the config inside a checkpoint, offered to Hydra as group options
 compose.py  overrides to typed configs, all faults in one report
 check.py    every value against its schema
+words.py    flags and overrides in any order, and the plugins they name
+origin.py   where a value came from: defaults, files, command line
 """

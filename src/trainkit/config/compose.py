@@ -107,7 +107,15 @@ def expand(parsed: dict[str, Override]) -> list[list[str]]:
 
 
 def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) -> tuple[Frame | None, list[str]]:
-    """Compose and check one job's config: (config, problems).
+    """Compose and check one job's config: (config, problems)."""
+    values, problems = compose_values(config_name, frame, overrides)
+    return (None if values is None else check(values, frame, problems)), problems
+
+
+def compose_values(
+    config_name: str, frame: type[Frame], overrides: list[str]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Compose one job's config, its values not checked yet: (values, problems).
 
     Hydra stops at the first fault; so the override at fault is taken out and the rest composed again until all
     faults are known.
@@ -117,8 +125,7 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
     while True:
         try:
             composed = compose(config_name, remaining)
-            values = OmegaConf.to_container(composed, resolve=True)
-            break
+            return _container(OmegaConf.to_container(composed, resolve=True)), problems
         except RecursionError:
             return None, [*problems, "the config refers to itself: an interpolation ${…} runs in a circle"]
         except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -131,8 +138,6 @@ def compose_checked(config_name: str, frame: type[Frame], overrides: list[str]) 
             if len(kept) == len(remaining):
                 return None, problems
             remaining = kept
-    config = check(_container(values), frame, problems)
-    return config, problems
 
 
 def _known(overrides: list[str], frame: type[Frame], problems: list[str]) -> list[str]:
