@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from trainkit.config.frame import Choice, Frame, Train, to_plain
 from trainkit.data.augment import Augment
 from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, make_loader
+from trainkit.data.machine import default_data_dir
 from trainkit.data.placement import place
 from trainkit.data.splits import Data, hold_out
 from trainkit.errors import CheckpointError, ConfigError
@@ -43,14 +43,6 @@ def build_device(config: Frame) -> torch.device:
     device = component("device", config.device)
     assert isinstance(device, torch.device)
     return device
-
-
-def default_data_dir() -> Path:
-    """Where downloads are kept when `data_dir` is null: `$TRAINKIT_DATA`, or a folder of the user's cache."""
-    if folder := os.environ.get("TRAINKIT_DATA"):
-        return Path(folder).absolute()
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(cache, "trainkit", "data")
 
 
 def build_data(config: Frame, device: torch.device) -> Data:

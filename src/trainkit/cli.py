@@ -30,6 +30,7 @@ VERBS = {
     "resume": Verb("go on with a stopped run; epochs=+N extends one", "trainkit.app.resume:resume", config=False),
     "reproduce": Verb("run it again: bit-identical or not", "trainkit.commands.reproduce:reproduce", config=False),
     "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
+    "plan": Verb("what a training would be, without training", "trainkit.commands.plan:plan", config=False),
     "explain": Verb("a config key: value, type, what set it", "trainkit.commands.explain:explain", config=False),
 }
 

@@ -1,4 +1,4 @@
-"""What of the machine this process may use: processors and memory, within the limits of its containers."""
+"""What of the machine this process may use: processors and memory, within limits of containers; the data folder."""
 
 from __future__ import annotations
 
@@ -50,3 +50,11 @@ def _left(group: Path, version2: bool) -> list[int]:
     if limit == "max":
         return []
     return [int(limit) - int(used) + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))]
+
+
+def default_data_dir() -> Path:
+    """Where downloads are kept when `data_dir` is null: `$TRAINKIT_DATA`, or a folder of the user's cache."""
+    if folder := os.environ.get("TRAINKIT_DATA"):
+        return Path(folder).absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(cache, "trainkit", "data")
