@@ -125,9 +125,8 @@ def _on_cpu(run: Run, limit: int | None, say: Callable[[Trial], None]) -> MaxBat
         return MaxBatch(None, bound, "memory", trials)
     best = max((trial for trial in trials if trial.fits), key=lambda trial: trial.batch_size)
     for _ in range(ATTEMPTS):
-        candidate = min(_extrapolated(trials, bound), top)
-        failed = min((trial.batch_size for trial in trials if not trial.fits), default=top + 1)
-        candidate = min(candidate, failed - 1)
+        failed = min((trial.batch_size for trial in trials if not trial.fits), default=None)
+        candidate = min(_extrapolated(trials, bound), top) if failed is None else (best.batch_size + failed) // 2
         if candidate <= best.batch_size + best.batch_size // FINE:
             break
         trials.append(_try(run, candidate, bound, say))
