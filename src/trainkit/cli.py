@@ -32,6 +32,7 @@ VERBS = {
     "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
     "plan": Verb("what a training would be, without training", "trainkit.commands.plan:plan", config=False),
     "check": Verb("read a whole data set and say what is wrong", "trainkit.commands.check:check", config=False),
+    "doctor": Verb("this machine and installation, for a bug report", "trainkit.commands.doctor:doctor", config=False),
     "explain": Verb("a config key: value, type, what set it", "trainkit.commands.explain:explain", config=False),
 }
 

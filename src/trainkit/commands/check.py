@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from trainkit import registry
 from trainkit.config.words import common_flags, train_config
 from trainkit.errors import DataError
+from trainkit.report.text import fitted, terminal_width
 
 HELP = """\
 usage: trainkit check [group=option …] [key=value …] [flags]
@@ -51,7 +50,7 @@ def check(argv: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps({**result.facts, "errors": result.errors, "warnings": result.warnings}, indent=2))
     else:
-        width = max(min(shutil.get_terminal_size().columns, 120), 40)
+        width = terminal_width()
         for line in report(result.facts, result.warnings, width) if "splits" in result.facts else []:
             print(line)
         if not result.errors:
@@ -80,7 +79,7 @@ def report(facts: dict[str, Any], warnings: list[str], width: int) -> list[str]:
     lines += [f"the same with different targets: {facts['conflicts']['contents'] or 'none'}", ""]
     for text in warnings:
         lines.append(f"warning: {text}")
-    return [part for line in lines for part in _fitted(line, width)]
+    return [part for line in lines for part in fitted(line, width)]
 
 
 def _class_table(classes: list[str], splits: dict[str, Any]) -> list[str]:
@@ -123,9 +122,3 @@ def _table(rows: list[list[str]]) -> list[str]:
         "  ".join([f"{row[0]:{widths[0]}}"] + [f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True)])
         for row in rows
     ]
-
-
-def _fitted(line: str, width: int) -> list[str]:
-    if len(line) <= width:
-        return [line]
-    return textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from trainkit.config.frame import Train
 from trainkit.config.origin import Origin, field_of, origins
 from trainkit.config.words import common_flags, ready
 from trainkit.errors import ConfigError, nearest
+from trainkit.report.text import terminal_width
 from trainkit.schema import REQUIRED, convert, describe, plain
 
 HELP = """\
@@ -181,8 +181,9 @@ def _chain(chain: list[dict[str, Any]]) -> list[str]:
 
 
 def _wrapped(label: str, text: str) -> list[str]:
-    width = max(shutil.get_terminal_size().columns, 40)
-    return textwrap.wrap(text, width, initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False)
+    return textwrap.wrap(
+        text, terminal_width(), initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False
+    )
 
 
 def _short(value: Any) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from trainkit.data.checks import finish
-from trainkit.data.datasets.folder import ImageFolder
 from trainkit.data.files import Files
 from trainkit.data.splits import Array, Data, Source, Split, hold_out
 from trainkit.errors import DataError
@@ -39,13 +38,13 @@ class Audit:
 def audit(found: Data | Source, val_fraction: float, split_seed: int) -> Audit:
     """Read everything of a data set, in the splits that training would make, and judge it."""
     result = Audit({})
-    if isinstance(found, ImageFolder):
+    if isinstance(found, Data):
+        data = found
+    else:
         data, bad = found.surveyed()
         result.facts["unreadable"] = [{"path": path, "reason": reason} for path, reason in bad]
         said = [f"{path}: not a readable image ({reason})" for path, reason in bad]
         (result.errors if found.on_bad == "fail" else result.warnings).extend(said)
-    else:
-        data = found if isinstance(found, Data) else found.decoded()
     try:
         hold_out(data, "val", val_fraction, split_seed)
         finish(data)

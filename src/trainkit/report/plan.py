@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import textwrap
 from typing import Any
 
 from trainkit.report.chart import curve
+from trainkit.report.text import fitted, terminal_width
 
 LAYERS_SHOWN = 24  # of a deeper model the largest are shown
 
 
 def show(facts: dict[str, Any]) -> None:
     """Print a plan, as wide as the terminal."""
-    width = max(min(shutil.get_terminal_size().columns, 120), 40)
+    width = terminal_width()
     braille = (sys.stdout.encoding or "").lower().startswith("utf")
     lines = [*_head(facts), "", *_layers(facts["model"], width), "", *_memory(facts["memory"]), ""]
     lines += [*_schedule(facts, width, braille), "", *_time(facts["time"], facts["steps"]["epochs"])]
@@ -24,15 +23,7 @@ def show(facts: dict[str, Any]) -> None:
         lines += ["", *_max_batch(facts["max_batch"], facts["steps"]["batch"])]
     said = [f"note: {text}" for text in facts["notes"]] + [f"warning: {text}" for text in facts["warnings"]]
     lines += ["", *said] if said else []
-    print("\n".join(part for line in lines for part in _fitted(line, width)))
-
-
-def _fitted(line: str, width: int) -> list[str]:
-    """A line, or its parts where it is wider than the terminal."""
-    if len(line) <= width:
-        return [line]
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+    print("\n".join(part for line in lines for part in fitted(line, width)))
 
 
 def _head(facts: dict[str, Any]) -> list[str]:
