@@ -4,7 +4,7 @@ Every ```console block is run: its `$ ` lines in order, all blocks of a document
 exit with 0, or with what a following `$ echo $?` shows, and every line shown below it must be a line that it really
 prints, where
 
-- of `train` and `eval`, numbers with a decimal point (losses, metrics, seconds) may differ: they depend on the machine;
+- of `train`, `eval` and `plan`, numbers with a decimal point (losses, metrics, seconds) may differ: they depend on the machine;
   so may the epoch that was best, and the date and id of a run folder;
 - `…` stands for anything left out, and runs of spaces count as one.
 
@@ -123,7 +123,7 @@ def normal(line: str, measured: bool) -> str:
 
 def missing(command: Command, output: str) -> list[str]:
     """The shown lines that the output does not have."""
-    measured = re.match(r"trainkit (train|eval)\b", command.text) is not None and "--cfg" not in command.text
+    measured = re.match(r"trainkit (train|eval|plan)\b", command.text) is not None and "--cfg" not in command.text
     real = {normal(line, measured) for line in output.splitlines()}
     patterns = {line: re.escape(normal(line, measured)).replace("…", ".*") for line in command.shown}
     return [line for line, pattern in patterns.items() if not any(re.fullmatch(pattern, text) for text in real)]

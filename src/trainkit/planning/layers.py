@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 class Layer:
     """One module without children, or with parameters of its own.
 
-    output: shape without the batch. flops: of one sample, forward and backward.
+    output: shape without the batch. flops: of one sample, forward.
     """
 
     name: str
@@ -61,12 +61,12 @@ def measure_work(model: nn.Module, loss_fn: nn.Module, inputs: torch.Tensor, tar
         with FlopCounterMode(display=False) as counter:
             loss = loss_fn(model(inputs), targets)
             forward = counter.get_total_flops()
+            counts = counter.get_flop_counts()  # of the backward pass torch tells modules apart only roughly
             loss.backward()
     finally:
         for handle in handles:
             handle.remove()
         model.zero_grad(set_to_none=True)
-    counts = counter.get_flop_counts()
     root = type(model).__name__
     n = len(inputs)
     layers = [

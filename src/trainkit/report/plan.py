@@ -49,7 +49,7 @@ def _layers(model: dict[str, Any], width: int) -> list[str]:
         chosen = sorted(weight[:LAYERS_SHOWN])
         left_out = f"{len(layers) - LAYERS_SHOWN} smaller layers are left out; --json has them"
         layers = [layers[i] for i in chosen]
-    rows = [["layer", "kind", "output", "parameters", "FLOP"]]
+    rows = [["layer", "kind", "output", "parameters", "forward FLOP"]]
     for layer in layers:
         output = "x".join(map(str, layer["output"])) if layer["output"] else "-"
         rows.append(
