@@ -4,8 +4,8 @@ Every ```console block is run: its `$ ` lines in order, all blocks of a document
 exit with 0, or with what a following `$ echo $?` shows, and every line shown below it must be a line that it really
 prints, where
 
-- of `train`, `eval` and `plan`, numbers with a decimal point (losses, metrics, seconds) may differ: they depend on the machine;
-  so may the epoch that was best, and the date and id of a run folder;
+- of `train`, `eval` and `plan`, numbers with a decimal point (losses, metrics, seconds) may differ: they depend on
+  the machine; so may the epoch that was best, and the date and id of a run folder;
 - `…` stands for anything left out, and runs of spaces count as one.
 
 `outputs/train/RUN` and `outputs/sweeps/SWEEP` in a command stand for the newest folder there. Every `trainkit train`

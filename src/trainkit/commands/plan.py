@@ -130,8 +130,9 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
     from trainkit.planning.advice import advise
     from trainkit.planning.layers import measure_work
     from trainkit.planning.rehearsal import batches, rehearse
+    from trainkit.signals import Stop
 
-    run = build.build_run(config, data, device)
+    run = build.build_run(config, data, device, Stop())
     steps = run.train.steps_per_epoch
     inputs, targets = next(batches(run))
     part = -(-len(inputs) // config.accumulate)
@@ -162,7 +163,8 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
         },
         "flops_per_sample": {"forward": work.forward_flops, "backward": work.backward_flops},
         "memory": {
-            "weights": memory.tensor_bytes(itertools.chain(run.model.parameters(), run.model.buffers())),
+            "weights": memory.weight_bytes(run),
+            "average": memory.average_bytes(run),
             "gradients": memory.tensor_bytes(iter(run.parameters)),
             "optimizer": memory.optimizer_bytes(run),
             "activations": kept,
@@ -234,9 +236,10 @@ def try_lrs(config: Train, data: Data, device: torch.device, plot: Path | None) 
     from trainkit import build, registry
     from trainkit.planning import lr_range
     from trainkit.schema import REQUIRED
+    from trainkit.signals import Stop
 
     field = registry.get("optim", config.optim.name).schema.get("lr")
-    run = build.build_run(config, data, device)
+    run = build.build_run(config, data, device, Stop())
     given = float(run.optimizer.param_groups[0]["initial_lr"])
     centre = given if field is None or field.default is REQUIRED else float(field.default)
     found = lr_range.sweep_lr(run, centre)
@@ -253,10 +256,11 @@ def try_batches(config: Train, data: Data, device: torch.device, memory: int | N
     from trainkit import build
     from trainkit.planning.max_batch import Trial, find_max_batch
     from trainkit.report.plan import in_bytes
+    from trainkit.signals import Stop
 
     def say(trial: Trial) -> None:
         result = f"{in_bytes(trial.peak)}, {trial.seconds:.2f} s" if trial.peak and trial.seconds else "out of memory"
         print(f"batch {trial.batch_size:,}: {result}{'' if trial.fits else ', too large'}", file=sys.stderr)
 
-    run = build.build_run(dataclasses.replace(config, compile=None), data, device)
+    run = build.build_run(dataclasses.replace(config, compile=None), data, device, Stop())
     return dataclasses.asdict(find_max_batch(run, memory, say))

@@ -147,8 +147,8 @@ def _judge_duplicates(data: Data, result: Audit) -> None:
 
     def name(position: int) -> str:
         split, row = names[split_of[position]], int(row_of[position])
-        inputs = data.splits[split].inputs
-        return str(inputs.paths[row]) if isinstance(inputs, Files) else f"{split} row {row}"
+        known = data.splits[split].names
+        return f"{split} row {row}" if known is None else str(known[row])
 
     order = np.argsort(content, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(content[order])) + 1) if len(order) else []

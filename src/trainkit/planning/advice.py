@@ -122,12 +122,17 @@ def _smallest_part(config: Train, run: Run) -> int:
 
 def _about_model(config: Train, data: Data, run: Run, rehearsal: Rehearsal) -> list[str]:
     found = []
+    if rehearsal.bad_steps:
+        found.append(
+            f"in {rehearsal.bad_steps} of the first steps the loss or a gradient is not finite: training would stop; "
+            "lower optim.lr, add warm-up (schedule.warmup=1), or set clip=1"
+        )
     if rehearsal.no_gradient:
         names = ", ".join(rehearsal.no_gradient[:3]) + (", …" if len(rehearsal.no_gradient) > 3 else "")
         found.append(f"{len(rehearsal.no_gradient)} parameters get no gradient and are never trained: {names}")
     if data.task == "classification" and type(run.loss_fn).__name__ == "CrossEntropyLoss":
         chance = math.log(data.num_outputs)
-        if not rehearsal.first_loss < 2 * chance:
+        if not rehearsal.bad_steps and rehearsal.first_loss > 2 * chance:
             found.append(
                 f"the untrained model's loss is {rehearsal.first_loss:.3g}, far from chance ({chance:.3g}): "
                 "look at the scale of the inputs and of the last layer's weights"

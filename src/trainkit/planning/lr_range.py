@@ -15,7 +15,7 @@ import torch
 from trainkit import loop
 from trainkit.errors import ConfigError, ResourceError
 from trainkit.loop import Run
-from trainkit.planning.rehearsal import batches
+from trainkit.planning.rehearsal import batches, tolerate_bad_steps
 
 STEPS = 300
 BELOW, ABOVE = 1e-4, 1e3  # the first and the last lr of the sweep, as factors on the one it is about
@@ -50,6 +50,7 @@ def sweep_lr(run: Run, centre: float) -> LrRange:
     """
     if isinstance(run.optimizer, torch.optim.LBFGS):
         raise ConfigError("--lr-range is for optimizers that go one gradient a step; lbfgs chooses its own lengths")
+    tolerate_bad_steps(run)  # the sweep itself ends at the first
     run.graphed = None  # each step reads its loss anyway
     base = float(run.optimizer.param_groups[0]["initial_lr"])
     growth = (ABOVE / BELOW) ** (1 / (STEPS - 1))

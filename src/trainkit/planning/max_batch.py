@@ -18,7 +18,7 @@ from trainkit.data.machine import free_host_memory
 from trainkit.errors import ResourceError
 from trainkit.loop import Run
 from trainkit.planning.memory import peak_of
-from trainkit.planning.rehearsal import batches
+from trainkit.planning.rehearsal import batches, tolerate_bad_steps
 
 SAFE = 0.8  # share of the CPU's free memory that is used at most
 FINE = 16  # the result is exact to one part in so many
@@ -52,6 +52,7 @@ def find_max_batch(run: Run, limit: int | None, say: Callable[[Trial], None]) ->
     Every candidate is a real step on the real data path: batch, augmentation, forward, backward, optimizer. Changes
     the model. `say` is told every trial. `accumulate` stays as it is.
     """
+    tolerate_bad_steps(run)
     run.graphed = None  # a graph is captured for one batch size
     _warm_up(run)
     if run.device.type == "cuda":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import re
 import weakref
 from collections.abc import Callable, Iterator
@@ -22,6 +23,16 @@ from trainkit.speed import Forward
 
 def tensor_bytes(tensors: Iterator[torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def weight_bytes(run: Run) -> int:
+    """Parameters and buffers of the model."""
+    return tensor_bytes(itertools.chain(run.model.parameters(), run.model.buffers()))
+
+
+def average_bytes(run: Run) -> int:
+    """The moving average of the weights, where one is kept."""
+    return tensor_bytes(iter(run.ema.model.state_dict().values())) if run.ema is not None else 0
 
 
 def optimizer_bytes(run: Run) -> int:
@@ -97,7 +108,7 @@ def peak_of(run: Run, work: Callable[[], None]) -> int:
         work()
         torch.cuda.synchronize(run.device)
         return int(torch.cuda.max_memory_allocated(run.device))
-    state = tensor_bytes(iter([*run.model.parameters(), *run.model.buffers()])) + optimizer_bytes(run)
+    state = weight_bytes(run) + average_bytes(run) + optimizer_bytes(run)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # freed memory that glibc keeps would be used again, and not be seen to grow
     with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 import time
 from collections.abc import Iterator
 from typing import cast
@@ -24,7 +25,8 @@ EVAL_BATCHES = 10
 class Rehearsal:
     """What was measured. Seconds of one training step (its batch included) and of one evaluation batch.
 
-    data_wait: share of a step that went by waiting for its batch. first_loss: of the untrained model.
+    data_wait: share of a step that went by waiting for its batch. first_loss: of the untrained model. no_gradient:
+    parameters that got none. bad_steps: steps whose loss or gradient was not finite.
     """
 
     steps: int
@@ -34,16 +36,23 @@ class Rehearsal:
     eval_seconds: float
     first_loss: float
     no_gradient: list[str]
+    bad_steps: int
 
 
 def batches(run: Run) -> Iterator[Batch]:
     """The training batches of one epoch after the other, in the order in which a run gets them."""
     for epoch in itertools.count():
-        yield from run.train.epoch(epoch, run.step)
+        yield from run.train.epoch(epoch)
+
+
+def tolerate_bad_steps(run: Run) -> None:
+    """Have steps with numbers that are not finite counted and left out, where a training run may stop at the first."""
+    run.guard.policy, run.max_skipped = "skip", sys.maxsize
 
 
 def rehearse(run: Run) -> Rehearsal:
     """Time a few real steps after others that warm up, then a few batches of evaluation. Trains the run's model."""
+    tolerate_bad_steps(run)
     run.model.train()
     meter = run.meter(False)
     warm_up = GraphedStep.WARM_UP + 2 if run.graphed is not None else 2
@@ -70,7 +79,14 @@ def rehearse(run: Run) -> Rehearsal:
     seconds = time.perf_counter() - started
     eval_batches, eval_seconds = _time_evaluation(run)
     return Rehearsal(
-        steps, seconds / steps, waited / seconds, eval_batches, eval_seconds, first_loss, sorted(no_gradient)
+        steps,
+        seconds / steps,
+        waited / seconds,
+        eval_batches,
+        eval_seconds,
+        first_loss,
+        sorted(no_gradient),
+        int(run.guard.bad),
     )
 
 
@@ -81,7 +97,9 @@ def _time_evaluation(run: Run) -> tuple[int, float]:
     for number in (1, count):
         started = time.perf_counter()
         part = cast(Loader, itertools.islice(iter(loader), number))  # `evaluate` only iterates over it
-        loop.evaluate(run.model, run.forward, run.loss_fn, part, run.meter(True))  # reading waits for the device
+        loop.evaluate(
+            run.judged, run.judged_forward, run.loss_fn, part, run.meter(True)
+        )  # reading waits for the device
     return count, (time.perf_counter() - started) / count
 
 

@@ -66,6 +66,7 @@ def _layers(model: dict[str, Any], width: int) -> list[str]:
 def _memory(memory: dict[str, Any]) -> list[str]:
     of = f"activations of {memory['activations_of']:,}"
     names = {"weights": "weights", "gradients": "gradients", "optimizer": "optimizer", "activations": of}
+    names |= {"average": "moving average"} if memory["average"] else {}
     width = max(len(label) for label in [*names.values(), "peak of a step"])
     lines = ["memory"] + [f"  {label:{width}}  {in_bytes(memory[key]):>8}" for key, label in names.items()]
     return [*lines, f"  {'peak of a step':{width}}  {in_bytes(memory['peak']):>8}, measured"]
