@@ -24,7 +24,7 @@ LAYERS = [
     ["loop"],
     ["state"],
     ["build"],
-    ["conduct"],
+    ["conduct", "planning"],
     ["commands", "sweep"],
     ["app"],
     ["cli"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plai
 from trainkit.data.augment import Augment
 from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, make_loader
-from trainkit.data.machine import user_cache
+from trainkit.data.machine import default_data_dir
 from trainkit.data.placement import place
 from trainkit.data.splits import Data, Split, Task, hold_out
 from trainkit.errors import CheckpointError, ConfigError
@@ -44,13 +43,6 @@ def build_device(config: Frame | Predict) -> torch.device:
     device = component("device", config.device)
     assert isinstance(device, torch.device)
     return device
-
-
-def default_data_dir() -> Path:
-    """Where downloads are kept when `data_dir` is null: `$TRAINKIT_DATA`, or a folder of the user's cache."""
-    if folder := os.environ.get("TRAINKIT_DATA"):
-        return Path(folder).absolute()
-    return user_cache() / "data"
 
 
 def build_data(config: Frame | Export, device: torch.device) -> Data:

@@ -35,6 +35,10 @@ VERBS = {
     "predict": Verb("the classes of new inputs: ckpt=RUN input=FILE|FOLDER", "trainkit.commands.predict:predict"),
     "export": Verb("a model for other programs: ckpt=RUN output=FILE", "trainkit.commands.export:export"),
     "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
+    "plan": Verb("what a training would be, without training", "trainkit.commands.plan:plan", config=False),
+    "check": Verb("read a whole data set and say what is wrong", "trainkit.commands.check:check", config=False),
+    "doctor": Verb("this machine and installation, for a bug report", "trainkit.commands.doctor:doctor", config=False),
+    "explain": Verb("a config key: value, type, what set it", "trainkit.commands.explain:explain", config=False),
 }
 
 EXAMPLES = """\

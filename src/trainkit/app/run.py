@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,7 +23,8 @@ from trainkit.conduct import is_out_of_memory
 from trainkit.config import folders, stored
 from trainkit.config.compose import FRAMES, assignment, check_jobs, explain, parse
 from trainkit.config.frame import Config, Frame, Predict
-from trainkit.errors import ConfigError, ResourceError, nearest
+from trainkit.config.words import FlagParser, common_flags, prepare
+from trainkit.errors import ConfigError, ResourceError
 from trainkit.safety import without_secrets
 from trainkit.schema import schema_of
 
@@ -33,28 +32,12 @@ COMMAND = "command.txt"  # of a sweep: what started it
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
 
 
-class FlagParser(argparse.ArgumentParser):
-    """Flags in any order between overrides; a wrong one is a ConfigError with the nearest known flag."""
-
-    def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments: "):
-            flag = message.partition(": ")[2].split()[0]
-            close = nearest(flag, [option for action in self._actions for option in action.option_strings])
-            raise ConfigError(f"unknown flag '{flag}'" + (f" (did you mean {close}?)" if close else "; see --help"))
-        raise ConfigError(message)
-
-
 def flag_parser() -> FlagParser:
     """The flags of trainkit's verbs: Hydra's own, and `--json`.
 
     `--config-path` is taken as another `--config-dir`: the packaged options stay within reach behind it.
     """
-    parser = FlagParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("-cd", "--config-dir", "-cp", "--config-path", action="append", default=[])
-    parser.add_argument("-cn", "--config-name")
+    parser = common_flags()
     parser.add_argument("-r", "--run", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--experimental-rerun")
@@ -82,7 +65,7 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
     confs = folders.user_confs(flags.config_dir)
     folders.install(confs)
     problems: list[str] = []
-    overrides, plugins = _prepare(flags.overrides, problems)
+    overrides, plugins = prepare(flags.overrides, problems)
     registry.import_plugins(plugins)
     if flags.help:
         from trainkit.app.help import show_help
@@ -206,31 +189,6 @@ def _hydra_flags(flags: argparse.Namespace) -> list[str]:
     given += ["--shell-completion"] if flags.shell_completion else []
     pairs = {"cfg": flags.cfg, "package": flags.package, "info": flags.info, "config-name": flags.config_name}
     return given + [f"--{name}={value}" for name, value in pairs.items() if value is not None]
-
-
-def _prepare(overrides: list[str], problems: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides as Hydra can read them, with `device=cuda:1` spelt out, and the plugins they name."""
-    spelt: list[str] = []
-    for text in overrides:
-        match = re.fullmatch(r"device=cuda:(\d+)", text)
-        spelt += ["device=cuda", f"device.index={match.group(1)}"] if match else [text]
-    parsed = parse(spelt, problems)
-    plugins: list[str] = []
-    for override in parsed.values():
-        if override.key_or_group == "plugins":
-            plugins = _names(override)
-        elif override.key_or_group == "hydra.mode":
-            problems.append("hydra.mode is set by trainkit: add -m for a sweep")
-        elif override.key_or_group == "hydra.searchpath":  # Hydra would import a package named there
-            problems.append("hydra.searchpath is refused; name a folder with --config-dir")
-    return [text for text, override in parsed.items() if override.key_or_group != "hydra.searchpath"], plugins
-
-
-def _names(override: Override) -> list[str]:
-    value = override.value()
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ConfigError("plugins: expected a list of module names: plugins=[my_package.models]")
-    return value
 
 
 def defer_to_jobs(overrides: list[str]) -> list[str]:

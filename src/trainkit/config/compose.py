@@ -142,7 +142,15 @@ def expand(parsed: dict[str, Override]) -> list[list[str]]:
 
 
 def compose_checked(config_name: str, frame: type[Config], overrides: list[str]) -> tuple[Config | None, list[str]]:
-    """Compose and check one job's config: (config, problems).
+    """Compose and check one job's config: (config, problems)."""
+    values, problems = compose_values(config_name, frame, overrides)
+    return (None if values is None else check(values, frame, problems)), problems
+
+
+def compose_values(
+    config_name: str, frame: type[Config], overrides: list[str]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Compose one job's config, its values not checked yet: (values, problems).
 
     Hydra stops at the first fault; so the override at fault is taken out and the rest composed again until all
     faults are known.
@@ -172,8 +180,7 @@ def compose_checked(config_name: str, frame: type[Config], overrides: list[str])
     problems += trust.faults(hydra, overrides)
     if values.get("plugins") and not any(_sets(text, "plugins") for text in overrides):
         problems.append("plugins in a config file are refused: they run code; give them as a word, plugins=[…]")
-    config = check(_container(values), frame, problems)
-    return config, problems
+    return _container(values), problems
 
 
 def _known(overrides: list[str], frame: type[Config], problems: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ def finish(data: Data) -> Data:
     """Check every split and compute what is missing of the train split's statistics; returns `data`.
 
     A constant feature or channel gets std 1 and a note, so that scaling never divides by zero. Classes that a split
-    has no sample of are noted too. Raises DataError naming the split and the row of the first fault.
+    has no sample of are noted too. Raises DataError with a line for each split at fault, naming the row.
     """
     if "train" not in data.splits:
         raise DataError(f"dataset {data.name}: it has no train split")
@@ -21,9 +21,17 @@ def finish(data: Data) -> Data:
         found = f"only '{data.classes[0]}'" if data.classes else "none"
         raise DataError(f"dataset {data.name}: {data.task} needs at least two classes, found {found}")
     num_classes = None if data.classes is None else len(data.classes)
+    faults = []
     for name, split in data.splits.items():
         where = f"dataset {data.name}, {name} split"
-        check_split(split, data.task, num_classes, where)
+        try:
+            check_split(split, data.task, num_classes, where)
+        except DataError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise DataError("\n".join(faults))
+    for name, split in data.splits.items():
+        where = f"dataset {data.name}, {name} split"
         if split.inputs.shape[1:] != data.in_shape or split.inputs.dtype != data.splits["train"].inputs.dtype:
             raise DataError(
                 f"{where}: samples are {_kind(split)}, but those of train are {_kind(data.splits['train'])}"
@@ -52,10 +60,22 @@ def check_split(split: Split, task: Task, num_classes: int | None, where: str) -
 def _check_finite(values: Array | Files, where: str) -> None:
     if isinstance(values, Files) or values.dtype.kind != "f" or np.isfinite(values).all():
         return
-    row, *column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+    places = np.argwhere(~np.isfinite(values))
+    row, *column = (int(i) for i in places[0])
     at = f"row {row}" + (f", column {column[0]}" if len(column) == 1 else "")
     value = values[(row, *column)]
-    raise DataError(f"{where}: {at} is {value}; remove the sample or replace the value")
+    raise DataError(f"{where}: {at} is {value}{_others(places)}; remove the sample or replace the value")
+
+
+def _others(places: Array) -> str:
+    """How many values more are like the first, and in which columns of a table."""
+    if len(places) == 1:
+        return ""
+    rows = f", as are {len(places) - 1:,} more values in {len(np.unique(places[:, 0])):,} rows"
+    if places.shape[1] != 2:
+        return rows
+    columns = np.unique(places[:, 1])
+    return f"{rows}, columns {', '.join(map(str, columns[:10]))}{', …' if len(columns) > 10 else ''}"
 
 
 def _check_labels(labels: Array, num_classes: int, where: str) -> None:

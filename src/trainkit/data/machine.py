@@ -1,4 +1,4 @@
-"""What of the machine this process may use: processors and memory, within the limits of its containers; a cache."""
+"""What of the machine this process may use: processors and memory, within limits of containers; data and cache."""
 
 from __future__ import annotations
 
@@ -73,3 +73,10 @@ def _left(group: Path, version2: bool) -> list[int]:
     if limit == "max":
         return []
     return [int(limit) - int(used) + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))]
+
+
+def default_data_dir() -> Path:
+    """Where downloads are kept when `data_dir` is null: `$TRAINKIT_DATA`, or a folder of the user's cache."""
+    if folder := os.environ.get("TRAINKIT_DATA"):
+        return Path(folder).absolute()
+    return user_cache() / "data"

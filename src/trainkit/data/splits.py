@@ -107,7 +107,12 @@ class Data:
 
 
 class Source(Protocol):
-    """A data set that is found but not read, so that its size can decide how to read it."""
+    """A data set that is found but not read, so that its size can decide how to read it.
+
+    on_bad: what an unreadable file does, `fail` or `skip`.
+    """
+
+    on_bad: str
 
     @property
     def nbytes(self) -> int:
@@ -118,6 +123,9 @@ class Source(Protocol):
 
     def streamed(self, workers: int) -> Data:
         """With `Files` as inputs, to be decoded by so many processes while training."""
+
+    def surveyed(self) -> tuple[Data, list[tuple[str, str]]]:
+        """As `streamed`, but whatever `on_bad` says: without the unreadable files, which are listed: (path, reason)."""
 
 
 def split_indices(

@@ -63,7 +63,10 @@ def folder(
     classes = [entry.name for entry in _subfolders(places["train"])]
     if not classes:
         raise DataError(f"{places['train']}: no class folders in it; expected <class>/<image> or train/<class>/<image>")
-    found = {split: _scan(place, classes, notes) for split, place in places.items()}
+    faults: list[str] = []
+    found = {split: _scan(place, classes, notes, faults) for split, place in places.items()}
+    if faults:
+        raise DataError("\n".join(faults))
     shape = (1 if mode == "gray" else 3, image_size, image_size)
     return ImageFolder(root, classes, found, shape, mode, on_bad, test_fraction, split_seed, notes)
 
@@ -104,6 +107,18 @@ class ImageFolder:
         notes = list(self.notes)
         return self._data(self._read(False, workers, notes), Stream(self.shape, self.mode, workers), notes)
 
+    def surveyed(self) -> tuple[Data, list[tuple[str, str]]]:
+        """As `streamed`, with every file that cannot be decoded: (path, reason). They are left out, whatever `on_bad`.
+
+        Raises ResourceError as `streamed` does.
+        """
+        tolerant = dataclasses.replace(self, on_bad="skip")
+        notes = list(self.notes)
+        entry = tolerant._read(False, None, notes)
+        samples = [sample for samples in self.found.values() for sample in samples]
+        stream = Stream(self.shape, self.mode, num_cpus())
+        return tolerant._data(entry, stream, notes), [(samples[bad.row].path, bad.reason) for bad in entry.bad]
+
     def _data(self, entry: Entry, stream: Stream | None, notes: list[str]) -> Data:
         bad = {failure.row: failure.reason for failure in entry.bad}
         splits, first = {}, 0
@@ -126,7 +141,8 @@ class ImageFolder:
             splits[split] = Split(inputs, labels, entry.moments[rows], paths)
             first += len(samples)
         data = Data("folder", "classification", splits, classes=self.classes, notes=notes)
-        hold_out(data, "test", self.test_fraction, self.split_seed)
+        if len(data.splits["train"]):  # all of it may be unreadable, which the checks report
+            hold_out(data, "test", self.test_fraction, self.split_seed)
         return data
 
     def _read(self, keep: bool, workers: int | None, notes: list[str]) -> Entry:
@@ -190,13 +206,14 @@ def _subfolders(place: Path) -> list[os.DirEntry[str]]:
     return folders
 
 
-def _scan(place: Path, classes: list[str], notes: list[str]) -> list[_Sample]:
-    """The images of a split, by class and name."""
+def _scan(place: Path, classes: list[str], notes: list[str], faults: list[str]) -> list[_Sample]:
+    """The images of a split, by class and name; a line in `faults` for each folder that cannot be a class."""
     samples: list[_Sample] = []
     ignored: Counter[str] = Counter()
     for folder in _subfolders(place):
         if folder.name not in classes:
-            raise DataError(f"{folder.path}: {unknown('class', folder.name, classes[:20])} (the folders of train)")
+            faults.append(f"{folder.path}: {unknown('class', folder.name, classes[:20])} (the folders of train)")
+            continue
         label, before = classes.index(folder.name), len(samples)
         for entry in _entries(Path(folder.path)):
             if may_be_image(entry):
@@ -204,8 +221,8 @@ def _scan(place: Path, classes: list[str], notes: list[str]) -> list[_Sample]:
             elif entry.name != "Thumbs.db":
                 ignored["folders" if entry.is_dir() else os.path.splitext(entry.name)[1] or "no extension"] += 1
         if len(samples) == before:
-            raise DataError(f"{folder.path}: no image in this class folder; looked for {', '.join(SUFFIXES)}")
-    if not samples:
+            faults.append(f"{folder.path}: no image in this class folder; looked for {', '.join(SUFFIXES)}")
+    if not samples and not faults:
         raise DataError(f"{place}: no class folders in it")
     if ignored:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items())[:5])

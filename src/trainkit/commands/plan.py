@@ -1,0 +1,266 @@
+"""`trainkit plan`: what `trainkit train` with the same words would do, measured, without doing it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainkit.config.words import common_flags, train_config
+from trainkit.errors import ConfigError, ResourceError
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainkit.config.frame import Train
+    from trainkit.data.splits import Data
+    from trainkit.loop import Run
+
+HELP = """\
+usage: trainkit plan [group=option …] [key=value …] [flags]
+
+What `trainkit train` with the same words would do: layers, parameters, FLOPs, memory, the lr over the steps, the time
+from a few timed steps, and warnings. Trains nothing that is kept and writes no run folder.
+
+examples:
+  trainkit plan
+  trainkit plan dataset=mnist model=cnn optim=adam epochs=3
+  trainkit plan model=cnn optim=adam --lr-range --plot lr.png
+      try learning rates over seven decades in 300 steps
+  trainkit plan model=cnn --max-batch --memory 2GB
+      the largest batch whose step fits, tested
+
+flags:
+  --lr-range               train a little with a growing lr; says where the loss falls fastest
+  --plot FILE.png          the sweep of --lr-range as a picture (needs matplotlib)
+  --max-batch              the largest batch that fits, tested by real steps
+  --memory SIZE            what --max-batch may use, as in 2GB or 500MB; default: what is free
+  --json                   the result as JSON on stdout
+  -cd, --config-dir DIR    config files of your own
+  -cn, --config-name NAME  compose NAME.yaml of such a folder instead"""
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def plan(argv: Sequence[str]) -> int:
+    """Print the plan of a training run. Raises what building and trying that run raises."""
+    parser = common_flags()
+    parser.add_argument("--lr-range", action="store_true")
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--max-batch", action="store_true")
+    parser.add_argument("--memory")
+    flags = parser.parse_intermixed_args(list(argv))
+    if flags.help:
+        print(HELP)
+        return 0
+    memory = parse_size(flags.memory) if flags.memory is not None else None
+    check_flags(flags)
+    config = train_config(flags)
+    from trainkit.report.plan import show
+
+    facts = make(config, flags, memory)
+    if flags.json:
+        from trainkit.report.sinks import finite
+
+        print(json.dumps(finite(facts), indent=2, ensure_ascii=False))
+    else:
+        show(facts)
+    return 0
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 2GB, 500 MB or 1.5GiB. Raises ConfigError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)", text.strip().upper())
+    unit = match[2] if match else "?"
+    unit = unit if unit in UNITS else f"{unit}B"
+    if match is None or unit not in UNITS or float(match[1]) == 0:
+        raise ConfigError(f"--memory {text}: expected a size such as 2GB, 500MB or 1.5GiB")
+    return int(float(match[1]) * UNITS[unit])
+
+
+def check_flags(flags: argparse.Namespace) -> None:
+    """Raise ConfigError for flags that would have no effect, and for a picture that could not be drawn or written."""
+    if flags.memory is not None and not flags.max_batch:
+        raise ConfigError("--memory is the limit of --max-batch: add --max-batch")
+    if flags.plot is None:
+        return
+    if not flags.lr_range:
+        raise ConfigError("--plot draws the sweep of --lr-range: add --lr-range")
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            "--plot needs matplotlib: pip install matplotlib, or leave it out and read the terminal's curve"
+        )
+    if not flags.plot.absolute().parent.is_dir():
+        raise ConfigError(f"--plot {flags.plot}: there is no folder {flags.plot.absolute().parent}")
+
+
+def make(config: Train, flags: argparse.Namespace, memory: int | None) -> dict[str, Any]:
+    """All facts of a plan, as JSON data."""
+    import torch
+
+    from trainkit import build
+
+    device = build.build_device(config)
+    data = build.build_data(config, device)
+    build.mirrors(config, data)
+    try:
+        facts = examine(config, data, device)
+        if flags.lr_range:
+            facts["lr_range"] = try_lrs(config, data, device, flags.plot)
+        if flags.max_batch:
+            facts["max_batch"] = try_batches(config, data, device, memory)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise ResourceError(f"a step of batch_size={config.batch_size} does not fit ({reason}); lower it") from None
+    return facts
+
+
+def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
+    """What one build of the run shows."""
+    import dataclasses
+    import itertools
+
+    from trainkit import build, loop
+    from trainkit.planning import memory
+    from trainkit.planning.advice import advise
+    from trainkit.planning.layers import measure_work
+    from trainkit.planning.rehearsal import batches, rehearse
+    from trainkit.signals import Stop
+
+    run = build.build_run(config, data, device, Stop())
+    steps = run.train.steps_per_epoch
+    inputs, targets = next(batches(run))
+    part = -(-len(inputs) // config.accumulate)
+    plain = dataclasses.replace(config, compile=None)
+    forward = build.build_forward(plain, run.model, device, recompute=config.recompute)
+    kept = memory.activation_bytes(run, forward, inputs[:part], targets[:part])
+    work = measure_work(run.model, run.loss_fn, inputs[:2], targets[:2])
+    del inputs, targets
+    rehearsal = rehearse(run)
+    peak = memory.peak_of(run, lambda: _discard(loop.optimize(run, *next(batches(run)))))
+    factors = (run.lr_factor(step) for step in range(steps * run.epochs))
+    base = float(run.optimizer.param_groups[0]["initial_lr"])
+    lrs = [base * factor for factor in itertools.islice(factors, 1_000_000)]
+    return {
+        "data": {
+            "name": data.name,
+            "task": data.task,
+            "shape": list(data.in_shape),
+            "outputs": data.num_outputs,
+            "splits": {name: len(split) for name, split in data.splits.items()},
+            "loader": data.loading.kind,
+        },
+        "model": {
+            "name": config.model.name,
+            "parameters": sum(p.numel() for p in run.model.parameters()),
+            "trained": sum(p.numel() for p in run.parameters),
+            "layers": [dataclasses.asdict(layer) for layer in work.layers],
+        },
+        "flops_per_sample": {"forward": work.forward_flops, "backward": work.backward_flops},
+        "memory": {
+            "weights": memory.weight_bytes(run),
+            "average": memory.average_bytes(run),
+            "gradients": memory.tensor_bytes(iter(run.parameters)),
+            "optimizer": memory.optimizer_bytes(run),
+            "activations": kept,
+            "activations_of": part,
+            "peak": peak,
+        },
+        "steps": {"epochs": run.epochs, "per_epoch": steps, "total": steps * run.epochs, "batch": run.train.batch_size},
+        "optim": {"name": config.optim.name, "lr": base},
+        "schedule": {
+            "name": config.schedule.name,
+            "lrs": _thinned(lrs),
+            "first": lrs[0],
+            "max": max(lrs),
+            "last": lrs[-1],
+        },
+        "monitor": {"metric": run.monitor.metric, "mode": run.monitor.mode},
+        "device": str(device),
+        "time": _times(config, data, run, rehearsal),
+        "first_loss": rehearsal.first_loss,
+        "notes": notes(data, run),
+        "warnings": advise(config, data, run, rehearsal),
+    }
+
+
+def notes(data: Data, run: Run) -> list[str]:
+    """What `train` would note too."""
+    lone = ["the last batch would hold one sample; it joins the batch before it"] if run.train.lone_sample else []
+    return [*data.notes, *lone]
+
+
+def _discard(result: object) -> None:
+    """A step's result is of no use here."""
+
+
+def _thinned(values: list[float]) -> list[float]:
+    """At most 400 of the values, the first and the last among them: enough for any terminal."""
+    if len(values) <= 400:
+        return values
+    return [values[round(i * (len(values) - 1) / 399)] for i in range(400)]
+
+
+def _times(config: Train, data: Data, run: Run, rehearsal: Any) -> dict[str, Any]:
+    """Seconds of a run, from the timed steps. Start-up and the writing of checkpoints are not counted."""
+    train = run.train.steps_per_epoch * rehearsal.step_seconds
+
+    def evaluation(split: str) -> float:
+        size = len(data.splits[split]) if split in data.splits else 0
+        return -(-size // run.train.batch_size) * float(rehearsal.eval_seconds)
+
+    final = (evaluation("val") + evaluation("test")) * (2 if config.tta == "flip" else 1)
+    return {
+        "timed_steps": rehearsal.steps,
+        "step_seconds": rehearsal.step_seconds,
+        "samples_per_second": run.train.num_samples / train,
+        "data_wait": rehearsal.data_wait,
+        "timed_eval_batches": rehearsal.eval_batches,
+        "eval_batch_seconds": rehearsal.eval_seconds,
+        "train_epoch_seconds": train,
+        "eval_epoch_seconds": evaluation("val"),
+        "final_eval_seconds": final,
+        "total_seconds": run.epochs * (train + evaluation("val")) + final,
+    }
+
+
+def try_lrs(config: Train, data: Data, device: torch.device, plot: Path | None) -> dict[str, Any]:
+    """The lr range test, on a run of its own, about the lr that the optimizer has by default."""
+    import dataclasses
+
+    from trainkit import build, registry
+    from trainkit.planning import lr_range
+    from trainkit.schema import REQUIRED
+    from trainkit.signals import Stop
+
+    field = registry.get("optim", config.optim.name).schema.get("lr")
+    run = build.build_run(config, data, device, Stop())
+    given = float(run.optimizer.param_groups[0]["initial_lr"])
+    centre = given if field is None or field.default is REQUIRED else float(field.default)
+    found = lr_range.sweep_lr(run, centre)
+    if plot is not None and found.lrs:
+        lr_range.draw(found, plot)
+    return {**dataclasses.asdict(found), "configured": given, "plot": str(plot) if plot is not None else None}
+
+
+def try_batches(config: Train, data: Data, device: torch.device, memory: int | None) -> dict[str, Any]:
+    """The largest batch, on a run of its own; trials are told on stderr as they come."""
+    import dataclasses
+    import sys
+
+    from trainkit import build
+    from trainkit.planning.max_batch import Trial, find_max_batch
+    from trainkit.report.plan import in_bytes
+    from trainkit.signals import Stop
+
+    def say(trial: Trial) -> None:
+        result = f"{in_bytes(trial.peak)}, {trial.seconds:.2f} s" if trial.peak and trial.seconds else "out of memory"
+        print(f"batch {trial.batch_size:,}: {result}{'' if trial.fits else ', too large'}", file=sys.stderr)
+
+    run = build.build_run(dataclasses.replace(config, compile=None), data, device, Stop())
+    return dataclasses.asdict(find_max_batch(run, memory, say))

@@ -1,0 +1,79 @@
+"""The words after a verb: flags and overrides in any order, and the plugins that the overrides name."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import NoReturn
+
+from hydra.core.override_parser.types import Override
+
+from trainkit import registry
+from trainkit.config import folders
+from trainkit.config.compose import check_jobs, parse
+from trainkit.config.frame import Train
+from trainkit.errors import ConfigError, nearest
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Flags in any order between overrides; a wrong one is a ConfigError with the nearest known flag."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            flag = message.partition(": ")[2].split()[0]
+            close = nearest(flag, [option for action in self._actions for option in action.option_strings])
+            raise ConfigError(f"unknown flag '{flag}'" + (f" (did you mean {close}?)" if close else "; see --help"))
+        raise ConfigError(message)
+
+
+def common_flags() -> FlagParser:
+    """The flags of every verb that composes a config."""
+    parser = FlagParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("-cd", "--config-dir", "-cp", "--config-path", action="append", default=[])
+    parser.add_argument("-cn", "--config-name")
+    return parser
+
+
+def prepare(overrides: list[str], problems: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides as Hydra can read them, with `device=cuda:1` spelt out, and the plugins they name."""
+    spelt: list[str] = []
+    for text in overrides:
+        match = re.fullmatch(r"device=cuda:(\d+)", text)
+        spelt += ["device=cuda", f"device.index={match.group(1)}"] if match else [text]
+    parsed = parse(spelt, problems)
+    plugins: list[str] = []
+    for override in parsed.values():
+        if override.key_or_group == "plugins":
+            plugins = _names(override)
+        elif override.key_or_group == "hydra.mode":
+            problems.append("hydra.mode is set by trainkit: add -m for a sweep")
+        elif override.key_or_group == "hydra.searchpath":  # Hydra would import a package named there
+            problems.append("hydra.searchpath is refused; name a folder with --config-dir")
+    return [text for text, override in parsed.items() if override.key_or_group != "hydra.searchpath"], plugins
+
+
+def _names(override: Override) -> list[str]:
+    value = override.value()
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ConfigError("plugins: expected a list of module names: plugins=[my_package.models]")
+    return value
+
+
+def ready(flags: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Set up the config folders and import the plugins that these words name: (overrides, problems so far)."""
+    problems: list[str] = []
+    folders.install(folders.user_confs(flags.config_dir))
+    overrides, plugins = prepare(flags.overrides, problems)
+    registry.import_plugins(plugins)
+    return overrides, problems
+
+
+def train_config(flags: argparse.Namespace) -> Train:
+    """The config that `trainkit train` would run with for these words. Raises ConfigError with every problem."""
+    overrides, problems = ready(flags)
+    (config,) = check_jobs("train", overrides, False, problems, flags.config_name)
+    assert isinstance(config, Train)
+    return config

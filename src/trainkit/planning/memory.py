@@ -1,0 +1,128 @@
+"""Bytes that training takes: weights, optimizer state and kept activations, and the peak of a real step."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import re
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from trainkit.checkpoint import optimizer_state
+from trainkit.loop import Run
+from trainkit.speed import Forward
+
+
+def tensor_bytes(tensors: Iterator[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def weight_bytes(run: Run) -> int:
+    """Parameters and buffers of the model."""
+    return tensor_bytes(itertools.chain(run.model.parameters(), run.model.buffers()))
+
+
+def average_bytes(run: Run) -> int:
+    """The moving average of the weights, where one is kept."""
+    return tensor_bytes(iter(run.ema.model.state_dict().values())) if run.ema is not None else 0
+
+
+def optimizer_bytes(run: Run) -> int:
+    """What the optimizer keeps; all of it only after the first step."""
+    tensors, _ = optimizer_state(run.model, run.optimizer)
+    return tensor_bytes(iter(tensors.values()))
+
+
+def activation_bytes(run: Run, forward: Forward, inputs: torch.Tensor, targets: torch.Tensor) -> int:
+    """Bytes that the forward pass of this batch keeps for the backward pass, the batch itself among them.
+
+    Counted where autograd puts them aside, each storage once; weights and other state of the model are not counted.
+    """
+    owned = {tensor.untyped_storage().data_ptr() for tensor in [*run.model.parameters(), *run.model.buffers()]}
+    kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps an address from being used twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    run.model.train()
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = run.loss_fn(forward(inputs), targets)
+    total = sum(storage.nbytes() for storage in kept.values())
+    del loss
+    return total
+
+
+class TensorPeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The most bytes that tensors made inside this context took at one time: `peak`. For the CPU.
+
+    What a backend takes for itself inside an operation (oneDNN's scratch and reordered weights) is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._live: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        identity = storage._cdata
+        if identity in self._live:
+            return
+        nbytes = storage.nbytes()
+        self._live.add(identity)
+        weakref.finalize(storage, self._drop, identity, nbytes)
+        self.now += nbytes
+        self.peak = max(self.peak, self.now)
+
+    def _drop(self, identity: int, nbytes: int) -> None:
+        self._live.discard(identity)
+        self.now -= nbytes
+
+
+def peak_of(run: Run, work: Callable[[], None]) -> int:
+    """The most bytes of memory that the model's state and this work took together.
+
+    On CUDA what torch's allocator handed out at most, which includes samples that live on the device. On the CPU the
+    larger of two measurements: the tensors that were made, and by how much the process grew (Linux only).
+    """
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)
+        torch.cuda.reset_peak_memory_stats(run.device)
+        work()
+        torch.cuda.synchronize(run.device)
+        return int(torch.cuda.max_memory_allocated(run.device))
+    state = weight_bytes(run) + average_bytes(run) + optimizer_bytes(run)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory that glibc keeps would be used again, and not be seen to grow
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the process's high-water mark begins anew
+    before = _process_bytes("VmRSS")
+    with TensorPeak() as tensors:
+        work()
+    grown = _process_bytes("VmHWM") - before
+    return state + max(int(tensors.peak), grown)
+
+
+def _process_bytes(name: str) -> int:
+    """A number of /proc/self/status in bytes; 0 where there is none."""
+    with contextlib.suppress(OSError):
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.M)
+        return int(found[1]) * 1024 if found else 0
+    return 0

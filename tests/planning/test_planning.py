@@ -1,0 +1,121 @@
+"""The measurements behind `trainkit plan`, against numbers worked out by hand and real runs of the process."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import clean_environment
+from trainkit import registry
+from trainkit.planning.layers import measure_work
+from trainkit.planning.lr_range import judge
+from trainkit.planning.memory import TensorPeak
+from trainkit.report.chart import curve
+
+
+def test_flops_of_linear_layers_are_those_of_their_products() -> None:
+    model = nn.Sequential(nn.Linear(20, 30, bias=False), nn.ReLU(), nn.Linear(30, 5, bias=False))
+    work = measure_work(model, nn.CrossEntropyLoss(), torch.randn(4, 20), torch.tensor([0, 1, 2, 3]))
+    assert work.forward_flops == 2 * (20 * 30 + 30 * 5)
+    assert work.backward_flops == 2 * (20 * 30 + 2 * 30 * 5)  # the data needs no gradient, the hidden layer does
+    assert [(layer.name, layer.parameters, layer.output) for layer in work.layers] == [
+        ("0", 600, (30,)),
+        ("1", 0, (30,)),
+        ("2", 150, (5,)),
+    ]
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", registry.names("model"))
+def test_the_layers_of_every_model_sum_up_to_the_model(name: str) -> None:
+    model = registry.get("model", name).build((3, 32, 32), 10)
+    work = measure_work(model, nn.CrossEntropyLoss(), torch.randn(2, 3, 32, 32), torch.tensor([1, 2]))
+    assert sum(layer.parameters for layer in work.layers) == sum(p.numel() for p in model.parameters())
+    assert sum(layer.flops for layer in work.layers) == work.forward_flops
+    assert work.forward_flops <= work.backward_flops <= 2 * work.forward_flops
+
+
+def test_the_peak_counts_what_lives_at_one_time() -> None:
+    with TensorPeak() as peak:
+        for _ in range(3):
+            first = torch.zeros(1000)  # 4,000 bytes
+            second = first + 1
+            view = second[:10]
+            del first, second, view
+    assert (peak.peak, peak.now) == (8000, 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of a process from /proc")
+def test_the_largest_batch_takes_what_was_measured(tmp_path: Path) -> None:
+    """A step of the batch found, in a process of its own, makes that process grow by no more than the limit."""
+    limit = 150_000_000
+    words = ["dataset=synthetic", "dataset.task=classification", "dataset.samples=60000", "dataset.features=64"]
+    words += ["model=mlp", "model.hidden=[512,512]", "device=cpu", "device.threads=1", "epochs=1"]
+
+    def run(*more: str) -> str:
+        command, env = [sys.executable, "-c", PROBE, *more], clean_environment()
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+
+    def peak(*more: str) -> int:
+        found = re.search(r"#(\d+)$", run("train", *words, *more).strip())
+        assert found is not None
+        return int(found[1])
+
+    said = run("plan", *words, "--max-batch", "--memory", "150MB", "--json")
+    found = json.loads(said.rpartition("\n#")[0])["max_batch"]
+    assert found["bound"] == "memory" and found["limit"] == limit
+    largest = next(trial for trial in found["trials"] if trial["batch_size"] == found["largest"])
+    assert largest["fits"] and 0.5 * limit < largest["peak"] <= limit
+    assert all(trial["batch_size"] > found["largest"] for trial in found["trials"] if not trial["fits"])
+    assert 0.3 * limit < peak(f"batch_size={found['largest']}") - peak("batch_size=16") < 1.25 * limit
+
+
+PROBE = """
+import re, sys
+from pathlib import Path
+from trainkit.cli import main
+code = main(sys.argv[1:])
+peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+print(f"#{int(peak) * 1024}")
+raise SystemExit(code)
+"""
+
+
+def test_the_lr_range_finds_the_fall_of_a_curve_that_is_known() -> None:
+    lrs = [10 ** (-6 + 6 * i / 299) for i in range(300)]
+    losses = [2.0 - 1.8 / (1 + (1e-3 / lr) ** 2) + (lr / 0.1) ** 2 for lr in lrs]  # falls about 1e-3, rises from 0.1
+    found = judge(lrs, losses)
+    assert found.falls is not None and found.fastest is not None and found.lowest is not None
+    assert found.suggestion is not None
+    assert found.fastest == pytest.approx(1e-3, rel=0.4)
+    assert found.falls < found.fastest < found.suggestion < found.lowest < 0.1
+    flat = judge(lrs, [2.0 + 0.01 * (i % 3) for i in range(300)])
+    assert flat.suggestion is None and flat.fastest is None
+    assert judge(lrs[:5], losses[:5]).suggestion is None
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("braille", [True, False])
+def test_a_curve_fits_and_shows_its_ends(width: int, braille: bool) -> None:
+    lines = curve([i / 999 for i in range(1000)], width=width, height=6, left="step 1", right="1,000", braille=braille)
+    assert len(lines) == 7 and all(len(line) <= width for line in lines)
+    assert lines[0].startswith("1 ") and lines[5].startswith("0 ") and lines[6].split() == ["step", "1", "1,000"]
+    assert braille or all(line.isascii() for line in lines)
+    body = [re.sub(r"^\S* *[|│]", "", line) for line in lines[:6]]
+    first = [next(i for i, cell in enumerate(row) if cell != " ") for row in body]
+    assert first == sorted(first, reverse=True)  # a rising line: the top row's dots lie farthest to the right
+
+
+def test_a_curve_leaves_out_what_is_not_finite() -> None:
+    lines = curve([1.0, float("nan"), float("inf"), 3.0], width=40, height=4)
+    assert lines[0].startswith("3 ") and lines[3].startswith("1 ")
+    assert len(curve([2.0, 2.0], width=40, height=4)) == 5
+    with pytest.raises(ValueError, match="finite"):
+        curve([float("nan")], width=40)
