@@ -32,6 +32,7 @@ VERBS = {
     "eval": Verb("evaluate a checkpoint: ckpt=RUN_FOLDER|FILE", "trainkit.commands.eval:evaluate"),
     "resume": Verb("go on with a stopped run; epochs=+N extends one", "trainkit.app.resume:resume", config=False),
     "reproduce": Verb("run it again: bit-identical or not", "trainkit.commands.reproduce:reproduce", config=False),
+    "report": Verb("one HTML file about runs or a sweep", "trainkit.commands.report:report", config=False),
     "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
 }
 

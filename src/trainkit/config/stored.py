@@ -80,7 +80,7 @@ def _store(option: str, config: dict[str, Any]) -> None:
     store = ConfigStore.instance()
     chosen = groups(Eval)
     # plugins run code: only the command line may name them, never a checkpoint
-    kept = [key for key in schema_of(Eval) if key not in (*chosen, "output_dir", "plugins")]
+    kept = [key for key in schema_of(Eval) if key not in (*chosen, "plots", "output_dir", "plugins")]
     scalars = {key: config[key] for key in kept if key in config}
     store.store(group="ckpt", name=option, package="_global_", node={"ckpt": "???", **scalars})
     for group in chosen:
