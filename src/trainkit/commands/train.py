@@ -105,9 +105,7 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         report.note("the last batch would hold one sample; it joins the batch before it")
 
 
-def conclude(
-    run: Run, data: Data, checkpoints: Checkpoints, mirror: bool
-) -> tuple[dict[str, Any], Collector | None]:
+def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tuple[dict[str, Any], Collector | None]:
     """Put the best epoch's weights back and evaluate them, as `tta` says, on the splits that were not trained on.
 
     Returns the result, and the answers on the last of these splits.
