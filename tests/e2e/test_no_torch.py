@@ -39,6 +39,10 @@ CASES = [
     ("eval", 2),
     ("eval ckpt=nope", 4),
     ("eval ckpt=text", 4),
+    ("report --help", 0),
+    ("report", 2),
+    ("report nope", 2),
+    ("report text", 2),
 ]
 
 

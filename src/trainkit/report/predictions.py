@@ -141,7 +141,8 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
     """The arrays of an .npz file, None where there is no such file. Raises ValueError for a damaged one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here: NumPy leaves a file that is no zip archive open
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
     except FileNotFoundError:
         return None
