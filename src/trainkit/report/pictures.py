@@ -89,7 +89,9 @@ def _shown(images: torch.Tensor, data: Data) -> NDArray[np.uint8]:
     # of other channels than a screen's: without alpha, else their mean
     images = images[:, :3] if channels in (3, 4) else images.mean(dim=1, keepdim=True)
     shrink = SIDE / max(height, width)
-    if shrink < 1 and len(images):
+    if not len(images):
+        return np.zeros((0, images.shape[1], 1, 1), np.uint8)
+    if shrink < 1:
         size = max(1, round(height * shrink)), max(1, round(width * shrink))
         images = functional.interpolate(images, size, mode="area")
     return images.round().clamp(0, 255).byte().cpu().numpy()

@@ -30,7 +30,7 @@ def run_page(facts: Facts) -> Markup:
     judged = verdict(facts)
     parts = [
         element("h1", facts.label),
-        element("p", f"{facts.verb} run {facts.path}", class_="quiet"),
+        element("p", f"{facts.verb} run {facts.name}", class_="quiet"),
         verdict_box(judged),
         _numbers(facts),
         section("Learning curves", plots(drawn.get("curves", []), "curves")),
@@ -237,7 +237,8 @@ def _environment(facts: Facts) -> Markup | None:
 def lineage(facts: Facts) -> Markup | None:
     """Where the run comes from: the run it resumed, extends, reproduces or evaluates, its sweep; and when it ran."""
     status = facts.status
-    rows = [[name, word(status[name])] for name in ("parent", "reproduces") if status.get(name)]
+    rows = [["folder", str(facts.path)]]
+    rows += [[name, word(status[name])] for name in ("parent", "reproduces") if status.get(name)]
     resumed = status.get("resumed")
     rows += [["resumed", _resumption(mapping(again))] for again in (resumed if isinstance(resumed, list) else [])]
     if facts.verb == "eval":
@@ -245,7 +246,7 @@ def lineage(facts: Facts) -> Markup | None:
     if facts.name.isdigit() and (facts.path.parent / "sweep.csv").is_file():
         rows.append(["sweep", f"job {facts.name} of {facts.path.parent}"])
     rows += [[name, word(status[name])] for name in ("started", "ended", "seconds", "state", "error") if name in status]
-    return section("Lineage", settings(["what", "value"], rows) if rows else None)
+    return section("Lineage", settings(["what", "value"], rows))
 
 
 def _resumption(again: Row) -> str:

@@ -26,7 +26,7 @@ def runs_page(runs: Sequence[Facts], sweep: Path | None) -> Markup:
     best = f"The best {COLOURED} in colour, up to {DRAWN} more in grey." if len(runs) > COLOURED else None
     parts = [
         element("h1", name),
-        element("p", sweep or ", ".join(str(run.path) for run in found.runs[:6]), class_="quiet"),
+        element("p", sweep, class_="quiet") if sweep is not None else None,
         verdict_box(judged),
         section("Results", _results(found), f"Best first by {found.metric}."),
         section("Learning curves", plots(drawn.get("curves", []), "curves"), best),
