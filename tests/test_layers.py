@@ -47,6 +47,7 @@ TORCH_FREE = [
     "signals",
     "record",
     "conduct",
+    "report",
 ]
 
 FILES = sorted(SRC.rglob("*.py"))

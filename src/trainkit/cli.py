@@ -34,6 +34,7 @@ VERBS = {
     "reproduce": Verb("run it again: bit-identical or not", "trainkit.commands.reproduce:reproduce", config=False),
     "predict": Verb("the classes of new inputs: ckpt=RUN input=FILE|FOLDER", "trainkit.commands.predict:predict"),
     "export": Verb("a model for other programs: ckpt=RUN output=FILE", "trainkit.commands.export:export"),
+    "report": Verb("one HTML file about runs or a sweep", "trainkit.commands.report:report", config=False),
     "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
     "plan": Verb("what a training would be, without training", "trainkit.commands.plan:plan", config=False),
     "check": Verb("read a whole data set and say what is wrong", "trainkit.commands.check:check", config=False),

@@ -53,6 +53,10 @@ CASES = [
     ("predict ckpt=text input=x", 4),
     ("predict -m ckpt=text input=x", 4),
     ("export ckpt=nope output=x.onnx", 4),
+    ("report --help", 0),
+    ("report", 2),
+    ("report nope", 2),
+    ("report text", 2),
 ]
 
 

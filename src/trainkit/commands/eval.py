@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 from trainkit import build, checkpoint, loop, rundir
@@ -11,6 +12,8 @@ from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError
 from trainkit.report.console import Console, table
+from trainkit.report.keepsakes import draw_plots, keep
+from trainkit.report.predictions import Collector
 from trainkit.report.sinks import finite, scalars
 from trainkit.rundir import RunDir
 from trainkit.runtime import environment
@@ -18,6 +21,7 @@ from trainkit.runtime import environment
 
 def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     """Evaluate the checkpoint as the config says; returns the metrics and the loss as `objective`."""
+    started = time.monotonic()
     device = build.build_device(config)
     folder.write_json("env.json", environment(device))
     tensors, meta = checkpoint.load(config.ckpt)
@@ -35,7 +39,9 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     loader = make_loader(data, split, config.batch_size, normalize, device)
     loss_fn = build.build_loss(config, data, device)
     meter = build.build_meter(config, data, normalize, device, full=True)
-    metrics = loop.evaluate(model, forward, loss_fn, loader, meter, mirror=mirror)
+    answers = Collector(split, data, normalize)
+    metrics = loop.evaluate(model, forward, loss_fn, loader, meter, mirror=mirror, collect=answers.add)
+    keep(folder.path, data, answers, console.note)
     best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
     result = finite({**best, "split": split, "metrics": {split: metrics}})
     folder.write_json("metrics.json", result)
@@ -45,6 +51,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     for line in table(title, metrics):
         console.say(line)
     console.say(f"run folder: {rundir.shown(folder.path)}")
+    draw_plots(config.plots, folder.path, started, console.say)
     return {**result, "metrics": {split: scalars(metrics)}}
 
 

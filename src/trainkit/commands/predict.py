@@ -20,7 +20,7 @@ from trainkit.data.placement import default_workers
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError, DataError, ResourceError
 from trainkit.report.console import Console
-from trainkit.report.predictions import FORMATS, Fields, Row, Stream
+from trainkit.report.rows import FORMATS, Fields, Row, Stream
 from trainkit.signals import Stop
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from trainkit.errors import CheckpointError, Interrupted
 from trainkit.loop import Run
 from trainkit.metrics import Metrics
 from trainkit.report.console import Console, table
+from trainkit.report.keepsakes import draw_plots, keep
+from trainkit.report.predictions import Collector
 from trainkit.report.sinks import Files, Report, finite, scalars
 from trainkit.rundir import RunDir
 from trainkit.runtime import Cudnn, environment
@@ -30,6 +33,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     allow: keys (and `data`) that may differ from those of the checkpoint that the run goes on from. Returns the best
     epoch, its metrics and the monitored value (`objective`). Raises Interrupted when a signal came.
     """
+    started = time.monotonic()
     stop = Stop()
     files = Files(folder.path)
     report = Report([console, files])
@@ -52,7 +56,8 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             console.start_clock()
             with stop.deferred():
                 loop.fit(run, report, checkpoints)
-            result = conclude(run, data, checkpoints, mirror)
+            result, answers = conclude(run, data, checkpoints, mirror)
+            keep(folder.path, data, answers, report.note, run.train)
             report.end({name: value for name, value in result.items() if name != "objective"})
     except Interrupted as error:
         command = resume_command(folder.path, config.plugins)
@@ -61,6 +66,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     finally:
         console.stop_bar()
     show_result(result, folder.path, console, config.plugins)
+    draw_plots(config.plots, folder.path, started, console.say)
     return {**finite(result), "metrics": {split: scalars(m) for split, m in result["metrics"].items()}}
 
 
@@ -99,10 +105,10 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         report.note("the last batch would hold one sample; it joins the batch before it")
 
 
-def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> dict[str, Any]:
+def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tuple[dict[str, Any], Collector | None]:
     """Put the best epoch's weights back and evaluate them, as `tta` says, on the splits that were not trained on.
 
-    Raises CheckpointError when they are lost.
+    Returns the result, and the answers on the last of these splits. Raises CheckpointError when the weights are lost.
     """
     if (best := checkpoints.best) is None and run.monitor.best_epoch:
         last = checkpoints.folder / "last.safetensors"
@@ -113,13 +119,18 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> di
     if best is not None:
         tensors, _ = checkpoint.load(best)
         checkpoint.load_model(run.model, tensors, best)
-    metrics: dict[str, Metrics] = {}
-    if run.val is not None:
-        metrics["val"] = loop.evaluate(run.model, run.forward, run.loss_fn, run.val, run.meter(True), mirror=mirror)
+    loaders = {} if run.val is None else {"val": run.val}
     if "test" in data.splits:
-        loader = make_loader(data, "test", run.train.batch_size, run.train.normalize, run.device)
-        metrics["test"] = loop.evaluate(run.model, run.forward, run.loss_fn, loader, run.meter(True), mirror=mirror)
-    return {
+        loaders["test"] = make_loader(data, "test", run.train.batch_size, run.train.normalize, run.device)
+    judging = next(reversed(loaders), None)
+    answers = Collector(judging, data, run.train.normalize) if judging is not None else None
+    metrics: dict[str, Metrics] = {}
+    for split, loader in loaders.items():
+        collect = answers.add if answers is not None and split == judging else None
+        metrics[split] = loop.evaluate(
+            run.model, run.forward, run.loss_fn, loader, run.meter(True), mirror=mirror, collect=collect
+        )
+    result = {
         "objective": run.monitor.best,
         "monitor": ("val/" if run.val else "train/") + run.monitor.metric,
         "mode": run.monitor.mode,
@@ -129,6 +140,7 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> di
         "skipped": int(run.guard.bad),
         "metrics": metrics,
     }
+    return result, answers
 
 
 def show_result(result: dict[str, Any], path: Path, console: Console, plugins: list[str]) -> None:
@@ -147,4 +159,4 @@ def show_result(result: dict[str, Any], path: Path, console: Console, plugins: l
     ckpt = shlex.quote(assignment("ckpt", rundir.shown(path)))
     command = " ".join([f"trainkit eval {ckpt}", *_naming(plugins)])
     console.say(f"run folder: {rundir.shown(path)}")
-    console.say(f"next:\n  {command}\n  {command} split=val")
+    console.say(f"next:\n  {command}\n  {command} split=val\n  trainkit report {shlex.quote(rundir.shown(path))}")

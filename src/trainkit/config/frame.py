@@ -41,6 +41,7 @@ class Frame:
     workers: Literal["auto"] | NonNegativeInt = "auto"
     tta: Literal["none", "flip"] = "none"
     data_dir: Path | None = None
+    plots: Literal["auto"] | bool = "auto"
     output_dir: Path = Path("outputs")
     plugins: list[str] = dataclasses.field(default_factory=list)
 

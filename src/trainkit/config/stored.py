@@ -93,5 +93,5 @@ def _kept(frame: type[Config]) -> list[str]:
     Only the command line names plugins, which run code, and what is written where. The `topk` of `predict` says how
     many classes to show, that of training which metric to compute.
     """
-    own = {"output_dir", "plugins", *groups(frame), *({"topk"} if frame is Predict else ())}
+    own = {"output_dir", "plots", "plugins", *groups(frame), *({"topk"} if frame is Predict else ())}
     return [key for key in schema_of(frame) if key in schema_of(Train) and key not in own]

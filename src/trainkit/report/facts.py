@@ -1,0 +1,245 @@
+"""A run folder as a report needs it, whatever state it is in: what cannot be read is left out and said. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import functools
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from trainkit import checkpoint, rundir
+from trainkit.errors import CheckpointError
+from trainkit.report import pictures, predictions
+from trainkit.report.analysis import as_confusion
+from trainkit.report.predictions import Predictions
+
+Row = dict[str, Any]
+Value = TypeVar("Value")
+MAX_BYTES = 200_000_000  # of metrics.jsonl, and
+MAX_SMALL = 1_000_000  # of each other text: what is larger was not written by a run
+
+
+@dataclasses.dataclass
+class Facts:
+    """One run.
+
+    state: as in status.json, or `killed` where that says running and no process holds the folder. epochs, steps: the
+    lines of metrics.jsonl. measured: split -> metrics of the best epoch. missing: what could not be read, a line each.
+    """
+
+    path: Path
+    status: Row = dataclasses.field(default_factory=dict)
+    state: str = "unknown"
+    config: Row = dataclasses.field(default_factory=dict)
+    environment: Row = dataclasses.field(default_factory=dict)
+    command: str = ""
+    epochs: list[Row] = dataclasses.field(default_factory=list)
+    steps: list[Row] = dataclasses.field(default_factory=list)
+    measured: dict[str, Row] = dataclasses.field(default_factory=dict)
+    predictions: Predictions | None = None
+    pictures: dict[str, NDArray[Any]] | None = None
+    header: Row = dataclasses.field(default_factory=dict)
+    missing: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def verb(self) -> str:
+        return str(self.status.get("verb", "train"))
+
+    @property
+    def result(self) -> Row:
+        return mapping(self.status.get("result"))
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def label(self) -> str:
+        """`<dataset> <model>`, as far as the config tells."""
+        return " ".join(str(mapping(self.config.get(group)).get("name", "?")) for group in ("dataset", "model"))
+
+    @property
+    def split(self) -> str | None:
+        """The split that judges the run: test, else what was measured last."""
+        return "test" if "test" in self.measured else next(reversed(self.measured), None)
+
+    @property
+    def monitor(self) -> str:
+        """What chose the best epoch: `val/accuracy`."""
+        known = self.result.get("monitor") or mapping(self.header.get("monitor")).get("metric")
+        if known is None:
+            return "val/accuracy" if any("val/accuracy" in row for row in self.epochs) else "val/loss"
+        return str(known) if "/" in str(known) else f"{'val' if self.has_val else 'train'}/{known}"
+
+    @property
+    def has_val(self) -> bool:
+        return any("val/loss" in row for row in self.epochs)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch that was kept, 1 for the first; None when there is none yet."""
+        best = [int(row["epoch"]) for row in self.epochs if row.get("best") is True]
+        return best[-1] if best else None
+
+    @functools.cached_property
+    def task(self) -> str | None:
+        if self.predictions is not None:
+            return self.predictions.task
+        return mapping(self.header.get("data")).get("task")
+
+    @functools.cached_property
+    def confusion(self) -> NDArray[np.int64] | None:
+        """The confusion matrix (C, C) of `split`, true by predicted."""
+        return as_confusion(self.measured[self.split].get("confusion")) if self.split else None
+
+    @functools.cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes; their numbers where the names are lost."""
+        known = self.predictions.classes if self.predictions else mapping(self.header.get("data")).get("classes")
+        count = len(self.confusion) if self.confusion is not None else len(known or [])
+        named = isinstance(known, list) and len(known) == count
+        return [str(name) for name in known] if named and known is not None else [str(i) for i in range(count)]
+
+    def metric(self, name: str) -> float | None:
+        """`test/accuracy` of the best epoch, where it was measured."""
+        split, _, metric = name.partition("/")
+        return number(self.measured.get(split, {}).get(metric))
+
+
+def mapping(value: Any) -> Row:
+    return value if isinstance(value, dict) else {}
+
+
+def number(value: Any) -> float | None:
+    """A finite number; None for anything else."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is, or once was meant to be, a run folder."""
+    return any((folder / name).is_file() for name in ("status.json", "config.yaml", "metrics.jsonl"))
+
+
+def read_facts(folder: Path) -> Facts:
+    """Read all that a run folder holds."""
+    facts = Facts(Path(os.path.abspath(folder)))
+    facts.status = mapping(_try(facts, "status.json", lambda path: json.loads(_text(path)), {}))
+    facts.state = _state(folder, facts.status)
+    facts.config = mapping(_try(facts, "config.yaml", lambda path: yaml.safe_load(_text(path)), {}))
+    facts.environment = mapping(_try(facts, "env.json", lambda path: json.loads(_text(path)), {}))
+    facts.command = _try(facts, "command.txt", _text, "").strip()
+    if facts.verb == "train":
+        _read_metrics(facts)
+        facts.header = _header(facts)
+        if not facts.measured:
+            _measure_by_checkpoint(facts)
+    else:
+        facts.header = _header(facts)
+        measured = mapping(_try(facts, "metrics.json", lambda path: json.loads(_text(path)), {}))
+        facts.measured = _measured(measured.get("metrics"))
+    ended = facts.state == "completed"
+    for file, reader in ((predictions.FILE, predictions.read), (pictures.FILE, pictures.read)):
+        try:
+            found = reader(folder)
+        except (ValueError, TypeError) as error:
+            facts.missing.append(f"{file} is damaged: {error}")
+            continue
+        if found is None and ended and file == predictions.FILE and facts.measured:
+            facts.missing.append(f"{file} is not there; `trainkit eval ckpt=…` makes a folder that has one")
+        setattr(facts, file.partition(".")[0], found)
+    return facts
+
+
+def _try(facts: Facts, name: str, read: Callable[[Path], Value], otherwise: Value) -> Value:
+    """What `read` makes of a file of the folder; else `otherwise`, and a line in `missing`."""
+    try:
+        return read(facts.path / name)
+    except FileNotFoundError:
+        facts.missing.append(f"{name} is not there")
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+        facts.missing.append(f"{name} cannot be read: {reason}")
+    return otherwise
+
+
+def _text(path: Path) -> str:
+    limit = MAX_BYTES if path.suffix == ".jsonl" else MAX_SMALL
+    if path.stat().st_size > limit:
+        raise ValueError(f"it is larger than {limit:,} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def _state(folder: Path, status: Row) -> str:
+    state = str(status.get("state", "unknown"))
+    if state != "running":
+        return state
+    try:
+        with (folder / ".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "running"
+    except OSError:
+        pass
+    # it may have ended between the two looks
+    return "killed" if rundir.read_status(folder).get("state") == "running" else "ended while this was written"
+
+
+def _header(facts: Facts) -> Row:
+    """The header of the run's best checkpoint, or of the one that was evaluated; empty where there is none."""
+    place = facts.path if facts.verb == "train" else Path(str(facts.config.get("ckpt", "")))
+    try:
+        return checkpoint.read_header(checkpoint.locate(place))
+    except CheckpointError as error:
+        if facts.verb == "train" and facts.epochs:
+            facts.missing.append(f"checkpoint: {error}")
+        return {}
+
+
+def _read_metrics(facts: Facts) -> None:
+    """The lines of metrics.jsonl."""
+    text = _try(facts, "metrics.jsonl", _text, "")
+    torn = 0
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            torn += 1
+            continue
+        if not isinstance(row, dict):
+            torn += 1
+        elif row.get("event") == "epoch" and number(row.get("epoch")) is not None:
+            _put(facts.epochs, row, "epoch")
+        elif row.get("event") == "step" and number(row.get("step")) is not None:
+            _put(facts.steps, row, "step")
+        elif row.get("event") == "end":
+            facts.measured = _measured(row.get("metrics"))
+    if torn:
+        facts.missing.append(f"metrics.jsonl: {torn} of {len(text.splitlines())} lines cannot be read")
+
+
+def _measure_by_checkpoint(facts: Facts) -> None:
+    """Take what the best checkpoint says for the result of a run that has not come to its end."""
+    facts.measured = _measured({"val": mapping(facts.header.get("metrics")).get("val")})
+    if facts.measured:
+        facts.missing.append("the final evaluation: the run did not come to it; the numbers are of its best epoch")
+
+
+def _put(rows: list[Row], row: Row, key: str) -> None:
+    """Append a line; it replaces those that a resumed run has done again."""
+    while rows and rows[-1][key] >= row[key]:
+        rows.pop()
+    rows.append(row)
+
+
+def _measured(value: Any) -> dict[str, Row]:
+    return {str(split): metrics for split, metrics in mapping(value).items() if isinstance(metrics, dict) and metrics}

@@ -1,0 +1,62 @@
+"""What is done for whoever looks at a run later: its answers and some images kept, and its plots drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
+
+from trainkit import rundir
+from trainkit.errors import TrainkitError
+from trainkit.report import pictures, predictions
+
+if TYPE_CHECKING:
+    from trainkit.data.loaders import Loader
+    from trainkit.data.splits import Data
+    from trainkit.report.predictions import Collector
+
+WORTHWHILE = 30.0  # seconds that a run must have taken for `plots=auto` to draw: matplotlib takes one or two
+
+
+def keep(
+    folder: Path, data: Data, answers: Collector | None, note: Callable[[str], None], train: Loader | None = None
+) -> None:
+    """Put predictions.npz and, for images, pictures.npz into a run folder.
+
+    They only serve to look at the run, so a failure to write them is noted and ends nothing.
+    """
+    images: dict[str, NDArray[Any]] = {}
+    try:
+        if answers is not None:
+            found = answers.predictions()
+            predictions.write(folder, found)
+            if len(data.in_shape) == 3:
+                images |= pictures.errors(data, found)
+        if train is not None and len(data.in_shape) == 3:
+            images |= pictures.training_samples(data, train)
+        if images:
+            predictions.write_arrays(folder / pictures.FILE, images)
+    except TrainkitError as error:
+        note(f"a report of this run will lack predictions or images: {error}")
+
+
+def draw_plots(plots: Literal["auto"] | bool, folder: Path, started: float, say: Callable[[str], None]) -> None:
+    """Draw the plots of a run that has just been measured, if they are wanted; started: by time.monotonic().
+
+    They change nothing about the run, so that whatever goes wrong is said and ends nothing.
+    """
+    if plots is False or (plots == "auto" and time.monotonic() - started < WORTHWHILE):
+        return
+    try:
+        from trainkit.report.facts import read_facts
+        from trainkit.report.files import write_run_plots
+
+        drawn = write_run_plots(read_facts(folder))
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        say(f"note: no plots were drawn ({reason}); `trainkit report` tries again")
+        return
+    say(f"plots: {rundir.shown(folder / 'plots')} ({', '.join(path.stem for path in drawn)})")

@@ -1,0 +1,97 @@
+"""Images that a report shows: training samples as the model saw them, and the errors. Kept as pictures.npz.
+
+    train_images   uint8 (n, 1 or 3, h, w), after augmentation, no longer normalised
+    train_targets  int64 (n,), or float32 (n, C) class probabilities where samples were mixed, or as the data has them
+    error_images   uint8 (m, 1 or 3, h, w), as they are in the split of predictions.npz
+    error_index    int64 (m,), their places in that split
+    error_files    (m,), their files, where the data set still knows them
+
+At most COUNT of each, no side longer than SIDE pixels: tens of kilobytes, whatever the data set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit.report.analysis import worst
+from trainkit.report.predictions import Predictions, read_arrays
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainkit.data.loaders import Loader
+    from trainkit.data.splits import Data
+
+FILE = "pictures.npz"
+COUNT = 24
+SIDE = 96
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def read(folder: Path) -> Arrays | None:
+    """The arrays of a run folder, None where it has none. Raises ValueError for a damaged file."""
+    arrays = read_arrays(folder / FILE)
+    for kind, partner in (("train", "train_targets"), ("error", "error_index")):
+        images = None if arrays is None else arrays.get(f"{kind}_images")
+        if arrays is None or images is None:
+            continue
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
+            raise ValueError(f"its {kind}_images are no images")
+        if max(images.shape[2:]) > SIDE or len(images) > 2 * COUNT:
+            raise ValueError(f"its {kind}_images are larger than a report's")
+        if partner not in arrays or len(arrays[partner]) != len(images):
+            raise ValueError(f"its {partner} do not fit its images")
+    return arrays
+
+
+def training_samples(data: Data, train: Loader) -> Arrays:
+    """The first samples of the first epoch, as the model got them, with their targets."""
+    inputs, targets = next(train.epoch(0, 0))
+    pixels = (inputs[:COUNT] - train.normalize.shift) / train.normalize.scale
+    return {"train_images": _shown(pixels, data), "train_targets": targets[:COUNT].cpu().numpy()}
+
+
+def errors(data: Data, predictions: Predictions) -> Arrays:
+    """The images of the worst errors of the split that was predicted."""
+    import torch
+
+    from trainkit.data.files import Files
+
+    inputs = data.splits[predictions.split].inputs
+    index = np.unique(np.concatenate(list(worst(predictions, COUNT // 2).values())))
+    found: Arrays = {"error_index": index}
+    if not isinstance(inputs, Files):
+        images = inputs[index]
+    elif len(index):
+        found["error_files"] = np.asarray([str(path) for path in inputs.paths[index]], dtype=np.str_)
+        images = next(inputs.batches([index]))
+    else:
+        images = np.zeros((0, *inputs.shape[1:]), np.uint8)
+    return found | {"error_images": _shown(torch.from_numpy(np.array(images)).float(), data)}
+
+
+def _shown(images: torch.Tensor, data: Data) -> NDArray[np.uint8]:
+    """Images (n, C, H, W) as grey or colour bytes of at most SIDE pixels a side.
+
+    Floating-point pixels, which have no range of their own, are stretched from their least to their greatest value.
+    """
+    from torch.nn import functional
+
+    if data.splits["train"].inputs.dtype != np.uint8 and images.numel():
+        low, high = images.min(), images.max()
+        images = (images - low) * (255 / (high - low).clamp_min(1e-12))
+    channels, height, width = images.shape[1:]
+    # of other channels than a screen's: without alpha, else their mean
+    images = images[:, :3] if channels in (3, 4) else images.mean(dim=1, keepdim=True)
+    shrink = SIDE / max(height, width)
+    if not len(images):
+        return np.zeros((0, images.shape[1], 1, 1), np.uint8)
+    if shrink < 1:
+        size = max(1, round(height * shrink)), max(1, round(width * shrink))
+        images = functional.interpolate(images, size, mode="area")
+    return images.round().clamp(0, 255).byte().cpu().numpy()
