@@ -269,10 +269,12 @@ def evaluate(
     *,
     mirror: bool = False,
     stop: Stop | None = None,
+    collect: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
 ) -> Metrics:
     """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented.
 
-    mirror: judge the mean of the outputs for each image and its left-right mirror image.
+    mirror: judge the mean of the outputs for each image and its left-right mirror image. collect: is given the outputs
+    and the targets of each batch.
     """
     model.eval()
     for inputs, targets in loader:
@@ -282,6 +284,8 @@ def evaluate(
         if mirror:
             outputs = (outputs + forward(inputs.flip(-1))) / 2
         meter.add(loss_fn(outputs, targets), outputs, targets)
+        if collect is not None:
+            collect(outputs, targets)
     return meter.read()
 
 

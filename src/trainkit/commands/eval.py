@@ -11,6 +11,7 @@ from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError
 from trainkit.report.console import Console, table
+from trainkit.report.answers import Collector, write
 from trainkit.report.sinks import finite, scalars
 from trainkit.rundir import RunDir
 from trainkit.runtime import environment
@@ -35,7 +36,9 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     loader = make_loader(data, split, config.batch_size, normalize, device)
     loss_fn = build.build_loss(config, data, device)
     meter = build.build_meter(config, data, normalize, device, full=True)
-    metrics = loop.evaluate(model, forward, loss_fn, loader, meter, mirror=mirror)
+    answers = Collector(split, data, normalize)
+    metrics = loop.evaluate(model, forward, loss_fn, loader, meter, mirror=mirror, collect=answers.add)
+    write(folder.path, answers.predictions())
     best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
     result = finite({**best, "split": split, "metrics": {split: metrics}})
     folder.write_json("metrics.json", result)

@@ -17,6 +17,7 @@ from trainkit.errors import CheckpointError, Interrupted
 from trainkit.loop import Run
 from trainkit.metrics import Metrics
 from trainkit.report.console import Console, table
+from trainkit.report.answers import Collector, write
 from trainkit.report.sinks import Files, Report, finite, scalars
 from trainkit.rundir import RunDir
 from trainkit.runtime import Cudnn, environment
@@ -52,7 +53,9 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             console.start_clock()
             with stop.deferred():
                 loop.fit(run, report, checkpoints)
-            result = conclude(run, data, checkpoints, mirror)
+            result, answers = conclude(run, data, checkpoints, mirror)
+            if answers is not None:
+                write(folder.path, answers.predictions())
             report.end({name: value for name, value in result.items() if name != "objective"})
     except Interrupted as error:
         command = resume_command(folder.path, config.plugins)
@@ -99,10 +102,10 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         report.note("the last batch would hold one sample; it joins the batch before it")
 
 
-def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> dict[str, Any]:
+def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tuple[dict[str, Any], Collector | None]:
     """Put the best epoch's weights back and evaluate them, as `tta` says, on the splits that were not trained on.
 
-    Raises CheckpointError when they are lost.
+    Returns the result, and the answers on the last of these splits. Raises CheckpointError when the weights are lost.
     """
     if (best := checkpoints.best) is None and run.monitor.best_epoch:
         last = checkpoints.folder / "last.safetensors"
@@ -113,13 +116,17 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> di
     if best is not None:
         tensors, _ = checkpoint.load(best)
         checkpoint.load_model(run.model, tensors, best)
-    metrics: dict[str, Metrics] = {}
-    if run.val is not None:
-        metrics["val"] = loop.evaluate(run.model, run.forward, run.loss_fn, run.val, run.meter(True), mirror=mirror)
+    loaders = {} if run.val is None else {"val": run.val}
     if "test" in data.splits:
-        loader = make_loader(data, "test", run.train.batch_size, run.train.normalize, run.device)
-        metrics["test"] = loop.evaluate(run.model, run.forward, run.loss_fn, loader, run.meter(True), mirror=mirror)
-    return {
+        loaders["test"] = make_loader(data, "test", run.train.batch_size, run.train.normalize, run.device)
+    metrics: dict[str, Metrics] = {}
+    answers = None
+    for split, loader in loaders.items():
+        answers = Collector(split, data, run.train.normalize)
+        metrics[split] = loop.evaluate(
+            run.model, run.forward, run.loss_fn, loader, run.meter(True), mirror=mirror, collect=answers.add
+        )
+    result = {
         "objective": run.monitor.best,
         "monitor": ("val/" if run.val else "train/") + run.monitor.metric,
         "mode": run.monitor.mode,
@@ -129,6 +136,7 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> di
         "skipped": int(run.guard.bad),
         "metrics": metrics,
     }
+    return result, answers
 
 
 def show_result(result: dict[str, Any], path: Path, console: Console, plugins: list[str]) -> None:
