@@ -13,9 +13,10 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "trainkit"
 LAYERS = [
     ["errors", "safety"],
     ["schema", "randomness", "storage", "signals"],
-    ["record"],
+    ["record", "statistics"],
     ["registry", "rundir", "checkpoint"],
     ["config"],
+    ["history"],
     ["stepping", "speed", "numerics", "averaging"],
     ["muon", "blocks"],
     ["data", "models", "losses", "optim", "schedules", "runtime"],
@@ -28,6 +29,7 @@ LAYERS = [
     ["commands", "sweep"],
     ["app"],
     ["cli"],
+    ["completion"],
     ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -48,6 +50,9 @@ TORCH_FREE = [
     "record",
     "conduct",
     "report",
+    "statistics",
+    "history",
+    "completion",
 ]
 
 FILES = sorted(SRC.rglob("*.py"))

@@ -35,11 +35,14 @@ VERBS = {
     "predict": Verb("the classes of new inputs: ckpt=RUN input=FILE|FOLDER", "trainkit.commands.predict:predict"),
     "export": Verb("a model for other programs: ckpt=RUN output=FILE", "trainkit.commands.export:export"),
     "report": Verb("one HTML file about runs or a sweep", "trainkit.commands.report:report", config=False),
+    "runs": Verb("what ran: filter, sort, choose columns", "trainkit.commands.runs:runs", config=False),
+    "compare": Verb("runs side by side, with statistics", "trainkit.commands.compare:compare", config=False),
     "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
     "plan": Verb("what a training would be, without training", "trainkit.commands.plan:plan", config=False),
     "check": Verb("read a whole data set and say what is wrong", "trainkit.commands.check:check", config=False),
     "doctor": Verb("this machine and installation, for a bug report", "trainkit.commands.doctor:doctor", config=False),
     "explain": Verb("a config key: value, type, what set it", "trainkit.commands.explain:explain", config=False),
+    "completion": Verb("tab completion for bash, zsh or fish", "trainkit.completion.command:completion", config=False),
 }
 
 EXAMPLES = """\
@@ -139,7 +142,7 @@ def dispatch(words: list[str]) -> int:
 
 def usage() -> str:
     """The text of `trainkit --help`."""
-    verbs = "\n".join(f"  {name:8} {verb.help}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:10} {verb.help}" for name, verb in VERBS.items())
     return (
         "usage: trainkit COMMAND [group=option …] [key=value …] [flags]\n\n"
         f"commands:\n{verbs}\n\n{EXAMPLES}\ntrainkit COMMAND --help shows its options; trainkit --version the version."

@@ -5,7 +5,7 @@ Sums are kept on the device, so adding a batch never waits for it; only reading 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit.data.splits import Task
+from trainkit.statistics import better as better
 
 Metrics = dict[str, "float | list[list[int]]"]
 Sums = dict[str, NDArray[Any]]
-
-_LOWER_IS_BETTER = ("loss", "mae", "rmse")
-
-
-def better(name: str) -> Literal["min", "max"]:
-    """Which way a metric improves; a prefix such as `val/` does not count."""
-    return "min" if name.rpartition("/")[2] in _LOWER_IS_BETTER else "max"
 
 
 def metric_names(task: Task, num_outputs: int, topk: int = 5) -> list[str]:

@@ -4,9 +4,9 @@ Every ```console block is run: its `$ ` lines in order, all blocks of a document
 exit with 0, or with what a following `$ echo $?` shows, and every line shown below it must be a line that it really
 prints, where
 
-- of `train`, `eval`, `predict`, `export` and `plan`, numbers with a decimal point (losses, metrics, seconds,
-  probabilities) may differ: they depend on the machine; so may the epoch that was best, and the date and id of a run
-  folder;
+- of `train`, `eval`, `predict`, `export`, `plan`, `runs` and `compare`, numbers with a decimal point (losses, metrics,
+  seconds, probabilities) may differ: they depend on the machine; so may the epoch or run that was best, and the date
+  and id of a run folder;
 - `…` stands for anything left out, and runs of spaces count as one.
 
 `outputs/train/RUN` and `outputs/sweeps/SWEEP` in a command stand for the newest folder there. Every `trainkit train`
@@ -119,13 +119,14 @@ def normal(line: str, measured: bool) -> str:
     if measured:
         line = re.sub(r"-?\d+\.\d+(?:e[-+]?\d+)?", "<number>", line)
         line = re.sub(r"\bepoch +\d+", "epoch <n>", line.removesuffix(" *"))
+        line = re.sub(r"(?<=<number>) \*", "", re.sub(r"\b[0-9a-f]{6}\b", "<id>", line))
     return " ".join(line.split())
 
 
 def missing(command: Command, output: str) -> list[str]:
     """The shown lines that the output does not have."""
     measured = (
-        re.match(r"trainkit (train|eval|predict|export|plan)\b", command.text) is not None
+        re.match(r"trainkit (train|eval|predict|export|plan|runs|compare)\b", command.text) is not None
         and "--cfg" not in command.text
     )
     real = {normal(line, measured) for line in output.splitlines()}

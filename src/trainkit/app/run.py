@@ -62,6 +62,8 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
         return 0
     if flags.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun reads a pickle, which can run code; use a run's config.yaml instead")
+    if flags.shell_completion:  # Hydra's own knows nothing of verbs
+        raise ConfigError("--shell-completion: the script for tab completion is printed by trainkit completion SHELL")
     confs = folders.user_confs(flags.config_dir)
     folders.install(confs)
     problems: list[str] = []
@@ -87,7 +89,7 @@ def start(job: Job, flags: argparse.Namespace, overrides: list[str], problems: l
         raise ConfigError(f"trainkit {job.verb} does one thing at a time: leave out -m")
     if flags.multirun:
         overrides = defer_to_jobs(overrides)
-    if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
+    if flags.cfg or flags.info or flags.hydra_help:
         if problems:
             raise ConfigError(*problems)
         return show_config(job.verb, [*overrides, *_hydra_flags(flags)])
@@ -186,7 +188,6 @@ def _raising() -> Iterator[None]:
 def _hydra_flags(flags: argparse.Namespace) -> list[str]:
     given = ["--resolve"] if flags.resolve else []
     given += ["--hydra-help"] if flags.hydra_help else []
-    given += ["--shell-completion"] if flags.shell_completion else []
     pairs = {"cfg": flags.cfg, "package": flags.package, "info": flags.info, "config-name": flags.config_name}
     return given + [f"--{name}={value}" for name, value in pairs.items() if value is not None]
 

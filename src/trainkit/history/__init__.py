@@ -1,0 +1,1 @@
+"""Run folders read back: listed, filtered, sorted, compared. Nothing here imports torch or writes a file."""

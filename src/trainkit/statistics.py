@@ -1,0 +1,151 @@
+"""Comparing measured numbers: which way is better, intervals over seeds, paired tests over samples. No torch.
+
+SciPy and NumPy are imported where they are needed, and nothing else of this module needs them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEVEL = 0.95  # of every interval; what is called distinguishable has p < 1 - LEVEL
+EXACT = 1000  # disagreements up to which McNemar's test is exact
+RESAMPLES = 5000
+
+_LOWER_IS_BETTER = ("loss", "mae", "rmse")
+
+
+def better(name: str) -> Literal["min", "max"]:
+    """Which way a metric improves; a prefix such as `val/` does not count."""
+    return "min" if name.rpartition("/")[2] in _LOWER_IS_BETTER else "max"
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """The mean of `count` values, and if they are several their standard deviation and an interval for the mean."""
+
+    mean: float
+    std: float | None
+    interval: tuple[float, float] | None
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A difference b - a, its p-value under "there is none", and an interval where the test gives one."""
+
+    value: float
+    p: float
+    interval: tuple[float, float] | None = None
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean, standard deviation (n - 1) and Student's interval for the mean of independent, about normal values.
+
+    Source: Student (1908), The probable error of a mean, Biometrika 6.
+    """
+    count, mean = len(values), math.fsum(values) / len(values)
+    if count == 1:
+        return Estimate(mean, None, None, 1)
+    std = math.sqrt(_variance(values))
+    half = _t_quantile(count - 1) * std / math.sqrt(count)
+    return Estimate(mean, std, (mean - half, mean + half), count)
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Difference | None:
+    """The difference of the means of two independent samples of two or more values, of variances that may differ.
+
+    None when neither sample varies at all: then there is nothing to judge a difference by.
+    Source: Welch (1947), The generalization of "Student's" problem when several different population variances are
+    involved, Biometrika 34; degrees of freedom after Satterthwaite (1946).
+    """
+    from scipy.special import stdtr
+
+    squares = _variance(a) / len(a), _variance(b) / len(b)
+    error = math.sqrt(sum(squares))
+    value = math.fsum(b) / len(b) - math.fsum(a) / len(a)
+    if error == 0:
+        return None
+    shares = [square / sum(squares) for square in squares]  # before squaring: tiny variances do not underflow
+    freedom = 1 / (shares[0] ** 2 / (len(a) - 1) + shares[1] ** 2 / (len(b) - 1))
+    half = _t_quantile(freedom) * error
+    return Difference(value, 2 * float(stdtr(freedom, -abs(value) / error)), (value - half, value + half))
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """The two-sided p-value of "a and b are right equally often", from the samples that one of them alone has right.
+
+    Up to EXACT such samples the binomial test, beyond it the chi-squared test with continuity correction.
+    Source: McNemar (1947), Note on the sampling error of the difference between correlated proportions or percentages,
+    Psychometrika 12; the correction is Edwards's (1948).
+    """
+    count, fewer = only_a + only_b, min(only_a, only_b)
+    if count == 0:
+        return 1.0
+    if count <= EXACT:
+        return min(1.0, sum(math.comb(count, k) for k in range(fewer + 1)) / (1 << (count - 1)))
+    chi_squared = max(abs(only_a - only_b) - 1, 0) ** 2 / count
+    return math.erfc(math.sqrt(chi_squared / 2))
+
+
+def bootstrap_rmse(a: NDArray[Any], b: NDArray[Any]) -> Difference:
+    """The difference of two root mean squared errors on the same samples, by resampling the samples.
+
+    a, b: (N, T), squared errors of T targets in original units; the RMSE is the mean of the targets' RMSEs.
+    The interval is the percentile interval; p is twice the smaller share of resamples on either side of no difference.
+    The draws are the same in every call. Source: Efron (1979), Bootstrap methods: another look at the jackknife, Annals
+    of Statistics 7; Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapters 13 and 16.
+    """
+    import numpy as np
+
+    from trainkit.randomness import numpy_generator
+
+    def difference(index: NDArray[Any]) -> NDArray[Any]:
+        """(R,) for the samples (R, N)."""
+        ours, theirs = (np.sqrt(errors[index].mean(axis=1)).mean(axis=1) for errors in (a, b))
+        return np.asarray(theirs - ours)
+
+    generator = numpy_generator(0, "bootstrap")
+    at_once = max(1, 1_000_000 // a.size)
+    draws = np.concatenate(
+        [
+            difference(generator.integers(0, len(a), (min(at_once, RESAMPLES - done), len(a))))
+            for done in range(0, RESAMPLES, at_once)
+        ]
+    )
+    below, above = int((draws <= 0).sum()), int((draws >= 0).sum())
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    value = float(difference(np.arange(len(a))[None])[0])
+    return Difference(value, min(1.0, 2 * (min(below, above) + 1) / (RESAMPLES + 1)), (float(low), float(high)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for how many they are: the chance of any false alarm stays below the level.
+
+    Source: Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _variance(values: Sequence[float]) -> float:
+    if len(set(values)) == 1:
+        return 0.0  # exactly: rounding of the mean must not look like spread
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _t_quantile(freedom: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 1 - (1 - LEVEL) / 2))
