@@ -178,7 +178,7 @@ def compose_values(
             remaining = kept
     assert isinstance(values, dict)
     problems += trust.faults(hydra, overrides)
-    if values.get("plugins") and not any(_sets(text, "plugins") for text in overrides):
+    if _container(values).get("plugins") and not any(_sets(text, "plugins") for text in overrides):
         problems.append("plugins in a config file are refused: they run code; give them as a word, plugins=[…]")
     return _container(values), problems
 
