@@ -74,7 +74,7 @@ def test_the_largest_batch_takes_what_was_measured(tmp_path: Path) -> None:
     largest = next(trial for trial in found["trials"] if trial["batch_size"] == found["largest"])
     assert largest["fits"] and 0.5 * limit < largest["peak"] <= limit
     assert all(trial["batch_size"] > found["largest"] for trial in found["trials"] if not trial["fits"])
-    assert 0.3 * limit < peak(f"batch_size={found['largest']}") - peak("batch_size=16") < 1.25 * limit
+    assert 0.3 * limit < peak(f"batch_size={found['largest']}") - peak("batch_size=512") < 1.25 * limit
 
 
 PROBE = """

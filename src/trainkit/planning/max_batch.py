@@ -28,7 +28,7 @@ ATTEMPTS = 6
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One real step: the batch, whether it fitted, the bytes at its peak and its seconds (None where it did not)."""
+    """Two real steps: the batch, whether it fitted, the bytes at its peak and its seconds (None where it did not)."""
 
     batch_size: int
     fits: bool
@@ -67,11 +67,13 @@ def _warm_up(run: Run) -> None:
 
 
 def _step(run: Run) -> None:
+    """Two steps as `loop.train_epoch` makes them: while the second begins, what the first returned is still there."""
     run.model.train()
-    inputs, targets = next(batches(run))
-    loop.optimize(run, inputs, targets)
-    for parameter in run.parameters:
-        parameter.grad = None
+    stream = batches(run)
+    for _ in range(2):
+        inputs, targets = next(stream)
+        kept = loop.train_step(run, inputs, targets)
+    del kept
 
 
 def _try(run: Run, batch_size: int, limit: int | None, say: Callable[[Trial], None]) -> Trial:
