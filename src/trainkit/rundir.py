@@ -64,13 +64,16 @@ class RunDir:
     def open(self, config: dict[str, Any], command: Sequence[str], overrides: Sequence[str]) -> None:
         """Lock the folder and write what is known at the start; of a folder that has a status, the run goes on.
 
-        Raises ConfigError when another process holds it.
+        Raises ConfigError when another process holds it, ResourceError when it cannot be written.
         """
         import yaml
 
         command, overrides = without_secrets(list(command)), without_secrets(list(overrides))
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.path / ".lock")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path / ".lock")
+        except OSError as error:
+            raise storage.cannot_write(self.path, error) from error
         storage.remove_temporaries(self.path)
         self._config = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
         before = read_status(self.path)

@@ -47,7 +47,10 @@ class Checkpoints:
 
     def __init__(self, folder: Path, every: tuple[float, str], keep: int, facts: Mapping[str, Any], data: Data) -> None:
         self.folder = folder / "checkpoints"
-        self.folder.mkdir(exist_ok=True)
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage.cannot_write(self.folder, error) from error
         self._run_folder = folder
         self._number, self._unit = every
         self._keep = keep

@@ -101,9 +101,11 @@ def truncate(path: Path, length: int) -> None:
 def point(link: Path, target: str) -> None:
     """Make `link` a symbolic link to the file `target` beside it; where links are not to be had, do nothing."""
     temporary = _beside(link)
-    with contextlib.suppress(OSError):
+    try:
         os.symlink(target, temporary)
         os.replace(temporary, link)
+    except OSError:
+        remove(temporary)
 
 
 def remove(path: Path) -> None:

@@ -12,7 +12,8 @@ import dataclasses
 import itertools
 import os
 import random
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,29 @@ def lay_out(state: State, root: Path) -> None:
             path.symlink_to(content)
         else:
             path.write_bytes(content)
+
+
+Found = dict[frozenset[tuple[str, bytes | str]], tuple[State, set[int]]]
+
+
+class Watch:
+    """Collects what the disk may hold if the power fails, each with the numbers of saves that were done by then."""
+
+    def __init__(self, root: Path) -> None:
+        self.found: Found = {}
+        self.saves = 0
+        self._disk = Disk(root)
+
+    def __call__(self, name: str, call: Call, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        result = self._disk(name, call, arguments, options)
+        for state in self._disk.after_power_loss():
+            self.found.setdefault(frozenset(state.items()), (state, set()))[1].add(self.saves)
+        return result
+
+    def check(self, scratch: Path, number: Callable[[Path], int]) -> None:
+        """Each state is at the save that was the last when the power failed, or at the next."""
+        for state, saves in self.found.values():
+            lay_out(state, scratch)
+            at = number(scratch)
+            assert all(at in (done, done + 1) for done in saves), (at, saves, list(state))
+            shutil.rmtree(scratch, ignore_errors=True)

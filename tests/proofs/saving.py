@@ -9,12 +9,18 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from power import Watch
 
-from faults import DEATHS, Fault, intercepted
+from faults import CALLS, DEATHS, Fault, intercepted
 from trainkit import checkpoint, record, storage
+from trainkit.errors import ResourceError
 from trainkit.state import LOGS, flush_logs
+
+if TYPE_CHECKING:
+    from nursery import Nursery
 
 KEEP = 2
 
@@ -73,6 +79,27 @@ def number_of(run: Path) -> int:
     return known.last.epoch
 
 
+def goes_on(run: Path, case: Case) -> None:
+    """The next start leaves no temporary file, and after its saves there is no file that the record does not name."""
+    folder = run / "checkpoints"
+    storage.remove_temporaries(run)
+    storage.remove_temporaries(folder)
+    assert not [path for path in (*run.iterdir(), *folder.iterdir()) if path.name.endswith(".tmp")]
+    known = record.read(folder)
+    for name in LOGS:
+        storage.truncate(run / name, known.last.logs[name] if known else 0)
+    for number in range(number_of(run) + 1, case.before + 3):
+        save(run, number, is_best=number == 1 or (case.is_best and number == case.before + 1))
+    assert number_of(run) == case.before + 2
+    known = record.read(folder)
+    assert known is not None and known.best is not None and len(known.kept) <= KEEP
+    assert known.best.epoch == (case.before + 1 if case.is_best else 1)
+    files = {path.name for path in folder.iterdir() if not path.is_symlink()}
+    assert files == {record.NAME, known.best.file, *(entry.file for entry in known.kept)}
+    assert os.readlink(folder / "last.safetensors") == known.last.file
+    assert os.readlink(folder / "best.safetensors") == known.best.file
+
+
 def calls_of(base: Path, case: Case) -> list[str]:
     """The calls of the save, in order, when nothing happens to it."""
     run = Path(shutil.copytree(base, base.with_name("counted"), symlinks=True))
@@ -101,3 +128,56 @@ def die_at_every_call(base: str, before: int, is_best: bool) -> None:
                 os._exit(1)
             if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != -signal.SIGKILL:
                 sys.exit(f"call {number} ({name}) did not kill")
+
+
+def kill_at_every_call(case: Case, scratch: Path, nursery: Nursery) -> int:
+    """Kill the save at each of its calls; what is left must be old or new, and go on. Returns the number of kills."""
+    base = begun(scratch / "base", case)
+    hooked = [str(base), case.before, case.is_best]
+    code, output = nursery.run("--version", cwd=scratch, hook="saving:die_at_every_call", arguments=hooked)
+    assert code == 0, output
+    died = [path for path in scratch.iterdir() if path.name != "base"]
+    calls = calls_of(base, case)
+    assert {"open", "write", "fsync", "close", "replace", "symlink"} <= set(calls) <= set(CALLS)
+    assert len(died) == 2 * len(calls) + calls.count("write")
+    assert {number_of(run) for run in died} == {case.before, case.before + 1}
+    for run in died:
+        goes_on(run, case)
+    return len(died)
+
+
+def fail_at_every_call(case: Case, error: str, scratch: Path) -> tuple[int, int]:
+    """Fail each call of the save; the same must hold. Returns how many were failed, and how many of them failed it."""
+    base = begun(scratch / "base", case)
+    tried = failures = 0
+    for number, name in enumerate(calls_of(base, case)):
+        if error == "short" and name != "write":
+            continue
+        run = Path(shutil.copytree(base, scratch / f"{number}", symlinks=True))
+        said = None
+        try:
+            with intercepted(Fault(run, number, error)):
+                case.save(run)
+        except ResourceError as raised:
+            said = str(raised)
+            failures += 1
+        assert said is None or said.startswith("cannot write"), name
+        assert number_of(run) == case.before + 1 or (said is not None and number_of(run) == case.before), name
+        goes_on(run, case)
+        tried += 1
+    return tried, failures
+
+
+def lose_power_at_every_call(scratch: Path) -> int:
+    """Four saves; after each of their calls all that the disk may then hold. Returns the number of states."""
+    root = scratch / "root"
+    root.mkdir()
+    watch = Watch(root)
+    with intercepted(watch):
+        (root / "run" / "checkpoints").mkdir(parents=True)
+        storage.flush(root)
+        for number in range(1, 5):
+            save(root / "run", number, is_best=number in (1, 4))
+            watch.saves = number
+    watch.check(scratch / "found", lambda found: number_of(found / "run"))
+    return len(watch.found)
