@@ -137,6 +137,6 @@ def show(config: Export, facts: dict[str, Any], size: int, checked: dict[str, An
     console.say(f"  {inner}{', normalized' if facts['input']['normalized'] else ''} -> {outer}")
     largest, outputs = (
         f"largest difference {checked['difference']:.1e}",
-        f"outputs up to {checked['largest_output']:.4g}",
+        f"outputs up to {checked['largest_output']:.3f}",
     )
     console.say(f"  checked with {checked['source']}: {largest}, {outputs}")
