@@ -28,7 +28,7 @@ START = {
 # fish wants a terminal that controls it
 CONTROLLED = "import fcntl, os, sys, termios as t; fcntl.ioctl(0, t.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
 OFFERED = [
-    ("trainkit comp", ["completion", "compare"]),
+    ("trainkit comp", ["compare", "completion"]),
     ("trainkit --v", ["--version"]),
     ("trainkit train mod", ["model="]),
     ("trainkit train model", ["model=", "model."]),
@@ -57,6 +57,14 @@ OFFERED = [
     ("trainkit runs ou", ["outputs/"]),
     ("trainkit compare outputs/s", ["outputs/sweeps/s/0", "outputs/sweeps/s"]),
     ("trainkit completion z", ["zsh"]),
+    ("trainkit resume outputs/train/o", ["outputs/train/one"]),
+    ("trainkit predict ckpt=outputs/train/t", ["ckpt=outputs/train/two"]),
+    ("trainkit export format=o", ["format=onnx"]),
+    ("trainkit plan model=l", ["model=linear"]),
+    ("trainkit plan --lr", ["--lr-range"]),
+    ("trainkit explain optim.mo", ["optim.momentum", "optim.momentum="]),
+    ("trainkit doctor ", []),
+    ("trainkit report outputs/sweeps/", ["outputs/sweeps/s/0", "outputs/sweeps/s"]),
     ("/some/place/trainkit tr", ["train"]),
     ("trainkit nothing ", []),
     ("trainkit train 'model", []),

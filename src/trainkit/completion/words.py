@@ -36,6 +36,9 @@ def answers(before: Sequence[str], word: str) -> list[str]:
         module = importlib.import_module(VERBS[verb].target.partition(":")[0])
         flags = re.findall(r"(?<![\w-])--[a-z][\w-]*", getattr(module, "HELP", ""))
         return starting(word, [*dict.fromkeys(flags), "--help"])
+    if verb in AS_TRAIN:
+        found = Line("train", before[1:]).answers(word)
+        return [*(item.removesuffix("=") for item in found if verb == "explain" and item.endswith("=")), *found]
     return PLAIN.get(verb, paths)(word)
 
 
@@ -65,13 +68,16 @@ def runs(word: str, patterns: Sequence[str]) -> list[str]:
     return starting(word, found) or paths(word)
 
 
+AS_TRAIN = ("plan", "check", "explain")  # which take the words of `train`
 TRAINED = ["train/*", "sweeps/*/[0-9]*"]
 # what stands behind a verb that takes no config; the others take paths
 PLAIN: dict[str, Callable[[str], list[str]]] = {
     "ls": lambda word: starting(word, [*registry.FAMILIES, *folders.BUNDLES]),
     "resume": lambda word: runs(word, TRAINED),
     "reproduce": lambda word: runs(word, TRAINED),
+    "report": lambda word: runs(word, [*TRAINED, "eval/*", "sweeps/*"]),
     "compare": lambda word: runs(word, [*TRAINED, "eval/*", "sweeps/*"]),
+    "doctor": lambda word: [],
     "completion": lambda word: starting(word, ["bash", "zsh", "fish"]),
 }
 
