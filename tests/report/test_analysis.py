@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
 from trainkit.report.analysis import as_confusion, confused, interval, per_class, reliability, true_probability, worst
-from trainkit.report.predictions import Predictions
+from trainkit.report.answers import Predictions
 
 
 def classes(logits: list[list[float]], targets: list[int]) -> Predictions:

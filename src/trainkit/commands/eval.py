@@ -11,9 +11,9 @@ from trainkit.config.frame import Eval
 from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError
+from trainkit.report.answers import Collector
 from trainkit.report.console import Console, table
 from trainkit.report.keepsakes import draw_plots, keep
-from trainkit.report.predictions import Collector
 from trainkit.report.sinks import finite, scalars
 from trainkit.rundir import RunDir
 from trainkit.runtime import environment

@@ -17,9 +17,9 @@ from trainkit.data.splits import Data
 from trainkit.errors import CheckpointError, Interrupted
 from trainkit.loop import Run
 from trainkit.metrics import Metrics
+from trainkit.report.answers import Collector
 from trainkit.report.console import Console, table
 from trainkit.report.keepsakes import draw_plots, keep
-from trainkit.report.predictions import Collector
 from trainkit.report.sinks import Files, Report, finite, scalars
 from trainkit.rundir import RunDir
 from trainkit.runtime import Cudnn, environment

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.report.predictions import Predictions
+from trainkit.report.answers import Predictions
 
 BINS = 15  # of the reliability diagram, as in Guo et al. 2017
 

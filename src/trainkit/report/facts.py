@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from trainkit import checkpoint, rundir
 from trainkit.errors import CheckpointError
-from trainkit.report import pictures, predictions
+from trainkit.report import answers, pictures
 from trainkit.report.analysis import as_confusion
-from trainkit.report.predictions import Predictions
+from trainkit.report.answers import Predictions
 
 Row = dict[str, Any]
 Value = TypeVar("Value")
@@ -148,13 +148,13 @@ def read_facts(folder: Path) -> Facts:
         measured = mapping(_try(facts, "metrics.json", lambda path: json.loads(_text(path)), {}))
         facts.measured = _measured(measured.get("metrics"))
     ended = facts.state == "completed"
-    for file, reader in ((predictions.FILE, predictions.read), (pictures.FILE, pictures.read)):
+    for file, reader in ((answers.FILE, predictions.read), (pictures.FILE, pictures.read)):
         try:
             found = reader(folder)
         except (ValueError, TypeError) as error:
             facts.missing.append(f"{file} is damaged: {error}")
             continue
-        if found is None and ended and file == predictions.FILE and facts.measured:
+        if found is None and ended and file == answers.FILE and facts.measured:
             facts.missing.append(f"{file} is not there; `trainkit eval ckpt=…` makes a folder that has one")
         setattr(facts, file.partition(".")[0], found)
     return facts

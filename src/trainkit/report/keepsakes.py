@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from trainkit import rundir
-from trainkit.errors import TrainkitError
-from trainkit.report import pictures, predictions
+from trainkit.errors import Interrupted, TrainkitError
+from trainkit.report import answers, pictures
 
 if TYPE_CHECKING:
     from trainkit.data.loaders import Loader
     from trainkit.data.splits import Data
-    from trainkit.report.predictions import Collector
+    from trainkit.report.answers import Collector
 
 WORTHWHILE = 30.0  # seconds that a run must have taken for `plots=auto` to draw: matplotlib takes one or two
 
 
 def keep(
-    folder: Path, data: Data, answers: Collector | None, note: Callable[[str], None], train: Loader | None = None
+    folder: Path, data: Data, collected: Collector | None, note: Callable[[str], None], train: Loader | None = None
 ) -> None:
     """Put predictions.npz and, for images, pictures.npz into a run folder.
 
@@ -30,16 +30,18 @@ def keep(
     """
     images: dict[str, NDArray[Any]] = {}
     try:
-        if answers is not None:
-            found = answers.predictions()
-            predictions.write(folder, found)
+        if collected is not None:
+            found = collected.predictions()
+            answers.write(folder, found)
             if len(data.in_shape) == 3:
                 images |= pictures.errors(data, found)
         if train is not None and len(data.in_shape) == 3:
             images |= pictures.training_samples(data, train)
         if images:
-            predictions.write_arrays(folder / pictures.FILE, images)
-    except TrainkitError as error:
+            answers.write_arrays(folder / pictures.FILE, images)
+    except Interrupted:
+        raise
+    except (TrainkitError, RuntimeError) as error:  # a full disk, a file that has changed, no memory on the device
         note(f"a report of this run will lack predictions or images: {error}")
 
 

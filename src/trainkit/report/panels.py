@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.report.analysis import BINS, reliability
+from trainkit.report.answers import Predictions
 from trainkit.report.draw import BLUE, INK, MUTED, ORANGE, Panel
 from trainkit.report.facts import Facts, Row, number
 from trainkit.report.markup import clean
-from trainkit.report.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

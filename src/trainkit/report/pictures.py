@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.report.analysis import worst
-from trainkit.report.predictions import Predictions, read_arrays
+from trainkit.report.answers import Predictions, read_arrays
 
 if TYPE_CHECKING:
     import torch

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from trainkit import __version__
 from trainkit.report.analysis import confused, label_probability, per_class, true_probability, worst
+from trainkit.report.answers import Predictions
 from trainkit.report.draw import Panel
 from trainkit.report.facts import Facts, Row, mapping, number
 from trainkit.report.markup import Markup, element, join, picture, table
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
 from trainkit.report.panels import panels
 from trainkit.report.pictures import COUNT
-from trainkit.report.predictions import Predictions
 from trainkit.report.settings import UNKNOWN, config_rows, flat, word
 from trainkit.report.verdict import label, shown, verdict
 

@@ -12,8 +12,8 @@ import torch
 
 from trainkit.data.loaders import Normalize
 from trainkit.data.splits import Data, Split
-from trainkit.report import pictures, predictions
-from trainkit.report.predictions import Collector, Predictions
+from trainkit.report import answers, pictures
+from trainkit.report.answers import Collector, Predictions
 
 if TYPE_CHECKING:
     from conftest import CommandHere
@@ -27,7 +27,7 @@ def train(run: CommandHere, *words: str) -> tuple[Path, dict[str, Any]]:
 
 
 def found(folder: Path) -> Predictions:
-    read = predictions.read(folder)
+    read = answers.read(folder)
     assert read is not None
     return read
 
@@ -90,7 +90,7 @@ def test_what_is_too_large_is_kept_without_the_outputs() -> None:
     names = [str(i) for i in range(classes)]
     split = Split(np.zeros((count, 1), np.float32), np.zeros(count, np.int64))
     data = Data("d", "classification", {"train": split}, names, np.zeros(1, np.float32), np.ones(1, np.float32))
-    assert count * classes * 4 > predictions.MAX_BYTES
+    assert count * classes * 4 > answers.MAX_BYTES
     collector = Collector("train", data, Normalize(data, torch.device("cpu")))
     collector.add(torch.eye(classes), torch.arange(classes))
     kept = collector.predictions()
@@ -191,8 +191,8 @@ def test_damaged_files_are_refused(change: dict[str, Any], reason: str, tmp_path
     assert len(found(tmp_path)) == 4
     np.savez(tmp_path / "predictions.npz", **{k: v for k, v in (arrays | change).items() if v is not None})
     with pytest.raises(ValueError, match=reason):
-        predictions.read(tmp_path)
+        answers.read(tmp_path)
     whole = (tmp_path / "predictions.npz").read_bytes()
     (tmp_path / "predictions.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="."):
-        predictions.read(tmp_path)
+        answers.read(tmp_path)
