@@ -18,28 +18,19 @@ from collections.abc import Iterable
 
 
 class TrainkitError(Exception):
-    """A failure with a message for the user; shown without a traceback."""
+    """A failure with a message for the user, a line for each problem; shown without a traceback."""
 
     exit_code = 1
 
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong, a line each."""
-        return (str(self),)
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class ConfigError(TrainkitError):
-    """The command line or the config is wrong. Carries every problem found, a line each."""
+    """The command line or the config is wrong."""
 
     exit_code = 2
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self._problems = problems
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        return self._problems
 
 
 class DataError(TrainkitError):

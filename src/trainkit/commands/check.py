@@ -10,6 +10,7 @@ from trainkit import registry
 from trainkit.config.words import common_flags, train_config
 from trainkit.errors import DataError
 from trainkit.report.text import fitted, terminal_width
+from trainkit.safety import visible
 
 HELP = """\
 usage: trainkit check [group=option …] [key=value …] [flags]
@@ -46,18 +47,18 @@ def check(argv: Sequence[str]) -> int:
         found = builder(config.data_dir or default_data_dir(), config.split_seed, **config.dataset.arguments)
         result = audit(found, config.val_fraction, config.split_seed)
     except DataError as fault:
-        result = Audit({"name": config.dataset.name}, errors=str(fault).splitlines())
+        result = Audit({"name": config.dataset.name}, errors=list(fault.problems))
     if flags.json:
         print(json.dumps({**result.facts, "errors": result.errors, "warnings": result.warnings}, indent=2))
     else:
         width = terminal_width()
         for line in report(result.facts, result.warnings, width) if "splits" in result.facts else []:
-            print(line)
+            print(visible(line))
         if not result.errors:
             count = len(result.warnings)
             print(f"nothing would stop training; {count or 'no'} warning{'' if count == 1 else 's'}")
     if result.errors:
-        raise DataError("\n".join(result.errors))
+        raise DataError(*result.errors)
     return 0
 
 

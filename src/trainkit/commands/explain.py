@@ -17,6 +17,7 @@ from trainkit.config.origin import Origin, field_of, origins
 from trainkit.config.words import common_flags, ready
 from trainkit.errors import ConfigError, nearest
 from trainkit.report.text import terminal_width
+from trainkit.safety import visible
 from trainkit.schema import REQUIRED, convert, describe, plain
 
 HELP = """\
@@ -73,7 +74,7 @@ def explain(argv: Sequence[str]) -> int:
     confs = folders.user_confs(flags.config_dir)
     for index, fact in enumerate(facts):
         lines = _show_group(fact, confs) if fact["key"] in registry.FAMILIES else _show_key(fact)
-        print("\n".join([""] * (index > 0) + lines))
+        print("\n".join([""] * (index > 0) + [visible(line) for line in lines]))
     return 0
 
 

@@ -21,6 +21,7 @@ from trainkit.data.splits import Data
 from trainkit.errors import ConfigError, DataError, ResourceError
 from trainkit.report.console import Console
 from trainkit.report.rows import FORMATS, Fields, Row, Stream
+from trainkit.safety import visible
 from trainkit.signals import Stop
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -195,6 +196,6 @@ def say_failure(row: Row, number: int) -> None:
     """Say on stderr why an input has no prediction; from the 21st on only that there are more."""
     where = row["input"] if row["row"] is None else f"{row['input']}: row {row['row']}"
     if number <= _SHOWN:
-        print(f"trainkit: error: {where}: {row['error']}", file=sys.stderr)
+        print(visible(f"trainkit: error: {where}: {row['error']}"), file=sys.stderr)
     elif number == _SHOWN + 1:
         print("trainkit: error: … and more; the column error has them all", file=sys.stderr)

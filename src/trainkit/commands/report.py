@@ -13,6 +13,7 @@ from trainkit import rundir, storage
 from trainkit.errors import ConfigError, nearest
 from trainkit.report.facts import Facts, is_run, read_facts
 from trainkit.report.page import GENERATOR
+from trainkit.safety import visible
 
 HELP = """\
 usage: trainkit report RUN [RUN …] [--output FILE] [--json]
@@ -138,11 +139,11 @@ def write(subject: Subject, output: Path, *, as_json: bool, plots: bool) -> None
         facts = {"report": str(output), "bytes": len(content), "runs": [str(run.path) for run in runs]}
         print(json.dumps(facts | {"plots": [str(path) for path in drawn], "missing": lacking}))
         return
-    print(f"report: {rundir.shown(output)} ({len(content) / 1000:,.0f} kB)")
+    print(f"report: {visible(rundir.shown(output))} ({len(content) / 1000:,.0f} kB)")
     if drawn:
-        print(f"plots: {rundir.shown(drawn[0].parent)} ({', '.join(path.stem for path in drawn)})")
+        print(f"plots: {visible(rundir.shown(drawn[0].parent))} ({', '.join(path.stem for path in drawn)})")
     for line in lacking[:10]:
-        print(f"missing: {line}")
+        print(f"missing: {visible(line)}")
     if len(lacking) > 10:
         print(f"missing: {len(lacking) - 10} more, which the report lists")
 

@@ -49,7 +49,7 @@ def audit(found: Data | Source, val_fraction: float, split_seed: int) -> Audit:
         hold_out(data, "val", val_fraction, split_seed)
         finish(data)
     except DataError as fault:
-        result.errors += str(fault).splitlines()
+        result.errors += fault.problems
     data.splits = {name: data.splits[name] for name in ("train", "val", "test") if name in data.splits}
     result.warnings += [note for note in data.notes if "could not be read" not in note]
     result.facts |= {"name": data.name, "task": data.task, "classes": data.classes, "shape": list(data.in_shape)}

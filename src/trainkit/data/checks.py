@@ -21,15 +21,15 @@ def finish(data: Data) -> Data:
         found = f"only '{data.classes[0]}'" if data.classes else "none"
         raise DataError(f"dataset {data.name}: {data.task} needs at least two classes, found {found}")
     num_classes = None if data.classes is None else len(data.classes)
-    faults = []
+    faults: list[str] = []
     for name, split in data.splits.items():
         where = f"dataset {data.name}, {name} split"
         try:
             check_split(split, data.task, num_classes, where)
         except DataError as fault:
-            faults.append(str(fault))
+            faults += fault.problems
     if faults:
-        raise DataError("\n".join(faults))
+        raise DataError(*faults)
     for name, split in data.splits.items():
         where = f"dataset {data.name}, {name} split"
         if split.inputs.shape[1:] != data.in_shape or split.inputs.dtype != data.splits["train"].inputs.dtype:

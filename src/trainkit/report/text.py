@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import textwrap
 
+from trainkit.safety import visible
+
 
 def terminal_width() -> int:
     """Columns to write in: those of the terminal (or $COLUMNS), within 40 and 120."""
@@ -12,7 +14,8 @@ def terminal_width() -> int:
 
 
 def fitted(line: str, width: int) -> list[str]:
-    """A line, or its parts where it is wider than `width`; words are never broken."""
+    """A line that a terminal only shows, or its parts where it is wider than `width`; words are never broken."""
+    line = visible(line)
     if len(line) <= width:
         return [line]
     indent = " " * (len(line) - len(line.lstrip()) + 2)

@@ -66,7 +66,7 @@ def folder(
     faults: list[str] = []
     found = {split: _scan(place, classes, notes, faults) for split, place in places.items()}
     if faults:
-        raise DataError("\n".join(faults))
+        raise DataError(*faults)
     shape = (1 if mode == "gray" else 3, image_size, image_size)
     return ImageFolder(root, classes, found, shape, mode, on_bad, test_fraction, split_seed, notes)
 
