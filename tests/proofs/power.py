@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from faults import Call
+from striking import Call
 
 MOST = 6  # changes to a folder of which all subsets are tried; of more, some
 SAMPLE = 64

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from power import Watch
+from striking import CALLS, DEATHS, Fault, intercepted
 
-from faults import CALLS, DEATHS, Fault, intercepted
 from trainkit import checkpoint, record, storage
 from trainkit.errors import ResourceError
 from trainkit.state import LOGS, flush_logs

@@ -7,8 +7,8 @@ from pathlib import Path
 from digest import Facts, facts
 from nursery import Nursery
 from scenes import BUSY, only_run
+from striking import DEATHS, Fault, intercepted
 
-from faults import DEATHS, Fault, intercepted
 from trainkit.cli import main
 
 # Few steps, and a save after each of them.

@@ -12,8 +12,8 @@ import saving
 from digest import facts
 from saving import CASES
 from scenes import BUSY, only_run
+from striking import ERRORS, intercepted
 
-from faults import ERRORS, intercepted
 from trainkit import checkpoint, record, storage
 from trainkit.cli import main
 from trainkit.state import log_lengths

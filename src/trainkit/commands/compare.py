@@ -22,7 +22,7 @@ from trainkit.safety import visible
 from trainkit.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
-    from trainkit.report.predictions import Predictions
+    from trainkit.report.answers import Predictions
 
 HELP = """\
 usage: trainkit compare A B … [--json]
@@ -67,7 +67,7 @@ def compare(argv: Sequence[str]) -> int:
 
 
 def _read_predictions(folder: Path) -> Predictions | None:
-    from trainkit.report.predictions import read  # which imports NumPy
+    from trainkit.report.answers import read  # which imports NumPy
 
     return read(folder)
 

@@ -13,7 +13,7 @@ from trainkit.statistics import LEVEL, Difference, bootstrap_rmse, holm, mcnemar
 
 
 class Predictions(Protocol):
-    """What a run answered on a split, as NumPy arrays; see `report.predictions`."""
+    """What a run answered on a split, as NumPy arrays; see `report.answers`."""
 
     @property
     def split(self) -> str: ...

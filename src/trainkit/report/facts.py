@@ -148,7 +148,7 @@ def read_facts(folder: Path) -> Facts:
         measured = mapping(_try(facts, "metrics.json", lambda path: json.loads(_text(path)), {}))
         facts.measured = _measured(measured.get("metrics"))
     ended = facts.state == "completed"
-    for file, reader in ((answers.FILE, predictions.read), (pictures.FILE, pictures.read)):
+    for file, reader in ((answers.FILE, answers.read), (pictures.FILE, pictures.read)):
         try:
             found = reader(folder)
         except (ValueError, TypeError) as error:
