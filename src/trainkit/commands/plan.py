@@ -35,7 +35,7 @@ examples:
 
 flags:
   --lr-range               train a little with a growing lr; says where the loss falls fastest
-  --plot FILE.png          the sweep of --lr-range as a picture (needs matplotlib)
+  --plot FILE.png          the sweep of --lr-range as a picture
   --max-batch              the largest batch that fits, tested by real steps
   --memory SIZE            what --max-batch may use, as in 2GB or 500MB; default: what is free
   --json                   the result as JSON on stdout
@@ -89,12 +89,6 @@ def check_flags(flags: argparse.Namespace) -> None:
         return
     if not flags.lr_range:
         raise ConfigError("--plot draws the sweep of --lr-range: add --lr-range")
-    import importlib.util
-
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            "--plot needs matplotlib: pip install matplotlib, or leave it out and read the terminal's curve"
-        )
     if not flags.plot.absolute().parent.is_dir():
         raise ConfigError(f"--plot {flags.plot}: there is no folder {flags.plot.absolute().parent}")
 

@@ -99,7 +99,7 @@ def _mean(values: list[float]) -> float:
 
 
 def draw(found: LrRange, file: Path) -> None:
-    """A PNG of the sweep. Raises ResourceError when the file cannot be written, ImportError without matplotlib."""
+    """A PNG of the sweep. Raises ResourceError when the file cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
