@@ -59,8 +59,12 @@ def of_json(value: Any) -> str:
 
 def measurements(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without times."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines(path)]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def table(path: Path) -> list[dict[str, str]]:

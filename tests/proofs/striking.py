@@ -14,6 +14,7 @@ CALLS = ("open", "write", "fsync", "ftruncate", "close", "replace", "rename", "s
 DEATHS = ("before", "within", "after")  # of a SIGKILL; within a write, half of it is done
 ERRORS = ("ENOSPC", "EIO", "EINTR", "short", "full")  # short: writes half; full: ENOSPC from this call on
 Call = Callable[..., Any]
+_FOR_GOOD = contextlib.ExitStack()  # what lasts until the process ends
 Act = Callable[[str, Call, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -87,4 +88,4 @@ def _half(content: Any) -> Any:
 
 def strike(folder: str, number: int, kind: str) -> None:
     """A hook for the nursery: the fault strikes in the command that follows."""
-    intercepted(Fault(Path(folder), number, kind)).__enter__()
+    _FOR_GOOD.enter_context(intercepted(Fault(Path(folder), number, kind)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import power
 import pytest
 import saving
+import struck
 from digest import facts
 from saving import CASES
 from scenes import BUSY, only_run
@@ -77,3 +78,13 @@ def test_power_lost_in_a_training_run(tmp_path: Path, monkeypatch: pytest.Monkey
             if (run / "config.yaml").exists():
                 assert main(["resume", str(run)]) == 0
                 assert facts(run) == expected
+
+
+def test_a_training_run_struck_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: Nursery) -> None:
+    (tmp_path / "whole").mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    expected, calls = struck.calls(tmp_path / "whole")
+    draw = random.Random(0)
+    for kind in ("before", "within", "after", "ENOSPC", "EIO", "full"):
+        number = draw.randrange(len(calls))
+        struck.strike_and_go_on(number, kind, tmp_path / kind, nursery, expected)
