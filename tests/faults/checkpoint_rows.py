@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.table import Fault
+from fault_table import Fault
 
 DAMAGED = "tests/e2e/test_bad_checkpoint.py::test_damaged"
 ASKED = "tests/e2e/test_bad_checkpoint.py::test_asked_too_much"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from faults.table import Fault, mine
+from fault_table import Fault, mine
+
 from writers import alias_bomb
 
 INPUT = "tests/e2e/test_bad_input.py::test_refused_before_anything_starts"

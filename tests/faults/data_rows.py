@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from fault_table import FOLDER, NPZ, Fault, arrays
 
-from faults.table import FOLDER, NPZ, Fault, arrays
 from writers import Link, class_folders, image, png_header, table
 
 FINE = "tests/e2e/test_bad_input.py::test_fine"

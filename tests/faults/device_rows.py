@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.table import FAST, NPZ, Fault, arrays
+from fault_table import FAST, NPZ, Fault, arrays
 
 LOOP = "tests/test_loop.py"
 LINEAR = f"train {FAST} model=linear"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.table import Fault
+from fault_table import Fault
 
 HERE = "tests/faults/test_processes.py"
 SWEEP = "tests/e2e/test_sweep.py"

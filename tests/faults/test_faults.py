@@ -11,11 +11,15 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import checkpoint_rows
+import config_rows
+import data_rows
+import device_rows
+import process_rows
 import pytest
+from fault_table import FAST, Fault
 
 from conftest import ROOT
-from faults import checkpoint_rows, config_rows, data_rows, device_rows, process_rows
-from faults.table import FAST, Fault
 from writers import lay_out
 
 if TYPE_CHECKING:

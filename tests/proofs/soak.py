@@ -22,9 +22,10 @@ import saving
 import struck
 from cost import checkpoint_cost, randomness_cost
 from digest import facts
-from faults import DEATHS, ERRORS
 from nursery import Nursery
 from scenes import only_run, write_images
+
+from faults import DEATHS, ERRORS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 EPOCHS = 8
