@@ -140,7 +140,8 @@ def test_mixed_and_augmented_samples(trainkit_here: CommandHere) -> None:
     assert kept["train_targets"].sum(axis=1) == pytest.approx(1)
 
 
-def test_files_are_named_and_large_images_shrunk(trainkit_here: CommandHere, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_files_are_named_and_large_images_shrunk(loader: str, trainkit_here: CommandHere, tmp_path: Path) -> None:
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -150,7 +151,7 @@ def test_files_are_named_and_large_images_shrunk(trainkit_here: CommandHere, tmp
             pixels = rng.integers(0, 256, (200, 200, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
     words = ("dataset=folder", f"dataset.root={tmp_path / 'images'}", "dataset.image_size=160", "model=linear")
-    run, _ = train(trainkit_here, *words, "loader=streaming", "workers=0", "optim.lr=1e-6", "epochs=1")
+    run, _ = train(trainkit_here, *words, f"loader={loader}", "workers=0", "optim.lr=1e-6", "epochs=1")
     kept = pictures.read(run)
     assert kept is not None
     assert kept["train_images"].shape[1:] == (3, pictures.SIDE, pictures.SIDE)

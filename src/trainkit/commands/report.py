@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trainkit import rundir, storage
 from trainkit.errors import ConfigError, nearest
+from trainkit.report.columns import emit
 from trainkit.report.facts import Facts, is_run, read_facts
 from trainkit.report.page import GENERATOR
 from trainkit.safety import visible
@@ -137,15 +138,15 @@ def write(subject: Subject, output: Path, *, as_json: bool, plots: bool) -> None
     lacking = [f"{run.path.name}: {line}" for run in runs for line in run.missing]
     if as_json:
         facts = {"report": str(output), "bytes": len(content), "runs": [str(run.path) for run in runs]}
-        print(json.dumps(facts | {"plots": [str(path) for path in drawn], "missing": lacking}))
+        emit([json.dumps(facts | {"plots": [str(path) for path in drawn], "missing": lacking})])
         return
-    print(f"report: {visible(rundir.shown(output))} ({len(content) / 1000:,.0f} kB)")
+    lines = [f"report: {rundir.shown(output)} ({len(content) / 1000:,.0f} kB)"]
     if drawn:
-        print(f"plots: {visible(rundir.shown(drawn[0].parent))} ({', '.join(path.stem for path in drawn)})")
-    for line in lacking[:10]:
-        print(f"missing: {visible(line)}")
+        lines.append(f"plots: {rundir.shown(drawn[0].parent)} ({', '.join(path.stem for path in drawn)})")
+    lines += [f"missing: {line}" for line in lacking[:10]]
     if len(lacking) > 10:
-        print(f"missing: {len(lacking) - 10} more, which the report lists")
+        lines.append(f"missing: {len(lacking) - 10} more, which the report lists")
+    emit(map(visible, lines))
 
 
 def write_plots(runs: list[Facts], subject: Subject) -> list[Path]:

@@ -109,7 +109,7 @@ def read(folder: Path) -> Record | None:
     if status is None:
         return None
     state = status["state"]
-    if state == "running" and not _is_held(folder / ".lock"):
+    if state == "running" and not is_held(folder / ".lock"):
         status = _read_status(folder) or status  # it may have ended between the two looks
         state = "killed" if status["state"] == "running" else status["state"]
     result = _mapping(status.get("result"))
@@ -215,7 +215,7 @@ def _read_status(folder: Path) -> dict[str, Any] | None:
     return status if isinstance(status.get("verb"), str) and isinstance(status.get("state"), str) else None
 
 
-def _is_held(lock: Path) -> bool:
+def is_held(lock: Path) -> bool:
     """Whether a process holds the lock of a run folder. A lock that may not be looked at counts as held."""
     try:
         descriptor = os.open(lock, os.O_RDONLY)

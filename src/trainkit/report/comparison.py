@@ -5,17 +5,18 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trainkit.history.records import short_id
 from trainkit.report.draw import BLUE, INK, LINE, SERIES, Panel
 from trainkit.report.facts import Facts, number
 from trainkit.report.markup import clean
 from trainkit.report.panels import log_axis, series, whole_epochs
 from trainkit.report.settings import UNKNOWN, differences, word
+from trainkit.statistics import better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +57,7 @@ def compare(runs: Sequence[Facts]) -> Comparison:
     counts = collections.Counter(run.monitor for run in runs)
     metric = counts.most_common(1)[0][0]
     modes = [run.result.get("mode") for run in runs if run.monitor == metric]
-    lower = metric.rpartition("/")[2] in ("loss", "mae", "rmse")
-    mode = next((mode for mode in modes if mode in ("min", "max")), "min" if lower else "max")
+    mode = next((mode for mode in modes if mode in ("min", "max")), better(metric))
     found = Comparison(list(runs), metric, mode, {})
 
     def rank(run: Facts) -> tuple[bool, float]:
@@ -94,14 +94,6 @@ def _pair(text: str) -> tuple[str, str] | None:
     return (key.lstrip("+"), value) if sign and not key.startswith("hydra") else None
 
 
-def short_name(run: Facts) -> str:
-    """What to call a run: `job 3`, the last characters of a stamped folder, or its folder's name."""
-    if run.name.isdigit():
-        return f"job {run.name}"
-    stamped = re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_(?:.+_)?([0-9a-f]{6})", run.name)
-    return stamped[1] if stamped else run.name
-
-
 def comparison_panels(found: Comparison) -> dict[str, list[Panel]]:
     """The overlaid curves and the effect of each parameter, by the name of their file."""
     curves = [_overlay(found, name) for name in dict.fromkeys(["val/loss", found.metric])]
@@ -123,7 +115,7 @@ def _overlay(found: Comparison, key: str) -> Panel | None:
         for place, run, x, y in reversed(lines):
             marker = "o" if len(x) == 1 else None
             if place < COLOURED:
-                name = f"{place + 1}. {short_name(run)}"
+                name = f"{place + 1}. {short_id(run.path)}"
                 text = clean(name if len(name) <= 30 else name[:29] + "…")
                 axes.plot(x, y, color=SERIES[place], linestyle=DASHES[place], marker=marker, label=text, zorder=3)
             else:

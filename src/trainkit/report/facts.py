@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import functools
 import json
 import math
@@ -16,8 +15,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from trainkit import checkpoint, rundir
+from trainkit import checkpoint
 from trainkit.errors import CheckpointError
+from trainkit.history.records import is_held
 from trainkit.report import answers, pictures
 from trainkit.report.analysis import as_confusion
 from trainkit.report.answers import Predictions
@@ -181,17 +181,7 @@ def _text(path: Path) -> str:
 
 def _state(folder: Path, status: Row) -> str:
     state = str(status.get("state", "unknown"))
-    if state != "running":
-        return state
-    try:
-        with (folder / ".lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "running"
-    except OSError:
-        pass
-    # it may have ended between the two looks
-    return "killed" if rundir.read_status(folder).get("state") == "running" else "ended while this was written"
+    return "killed" if state == "running" and not is_held(folder / ".lock") else state
 
 
 def _header(facts: Facts) -> Row:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# What HTML does not allow, or what would reorder or hide the text around it: control characters, halves of a
-# surrogate pair, line and paragraph separators, and the marks of writing direction.
-_UNFIT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069"
-    "\ufdd0-\ufdef\ufffe\uffff]"
+from trainkit.safety import visible
+
+# Not letters in any version of Unicode; HTML does not allow them.
+_NONCHARACTERS = re.compile(
+    "[\ufdd0-\ufdef" + "".join(chr((plane << 16) + low) for plane in range(17) for low in (0xFFFE, 0xFFFF)) + "]"
 )
 _VOID = {"br", "img", "meta", "col"}
 
@@ -27,8 +27,9 @@ class Markup(str):
 
 
 def clean(value: Any) -> str:
-    """A value as text, with a replacement character for each character that no page and no picture should hold."""
-    return _UNFIT.sub("\ufffd", str(value))
+    """A value as text, with the escape of each character that would reorder, hide or end the text around it."""
+    lines = (visible(line) for line in str(value).split("\n"))
+    return _NONCHARACTERS.sub("\ufffd", "\n".join(lines))
 
 
 def escape(value: Any) -> str:

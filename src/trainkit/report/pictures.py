@@ -62,16 +62,17 @@ def errors(data: Data, predictions: Predictions) -> Arrays:
 
     from trainkit.data.files import Files
 
-    inputs = data.splits[predictions.split].inputs
+    split = data.splits[predictions.split]
     index = np.unique(np.concatenate(list(worst(predictions, COUNT // 2).values())))
     found: Arrays = {"error_index": index}
-    if not isinstance(inputs, Files):
-        images = inputs[index]
+    if split.names is not None and len(index):
+        found["error_files"] = np.asarray([str(name) for name in split.names[index]], dtype=np.str_)
+    if not isinstance(split.inputs, Files):
+        images = split.inputs[index]
     elif len(index):
-        found["error_files"] = np.asarray([str(path) for path in inputs.paths[index]], dtype=np.str_)
-        images = next(inputs.batches([index]))
+        images = next(split.inputs.batches([index]))
     else:
-        images = np.zeros((0, *inputs.shape[1:]), np.uint8)
+        images = np.zeros((0, *split.inputs.shape[1:]), np.uint8)
     return found | {"error_images": _shown(torch.from_numpy(np.array(images)).float(), data)}
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit.report.comparison import COLOURED, DRAWN, Comparison, compare, comparison_panels, short_name
+from trainkit.history.records import short_id
+from trainkit.report.comparison import COLOURED, DRAWN, Comparison, compare, comparison_panels
 from trainkit.report.facts import Facts, number
 from trainkit.report.markup import Markup, element, join, table
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
@@ -22,7 +23,7 @@ def runs_page(runs: Sequence[Facts], sweep: Path | None) -> Markup:
     drawn = comparison_panels(found)
     name = f"Sweep {sweep.name}" if sweep is not None else f"{len(runs)} runs"
     judged = verdict(found)
-    lacking = [f"{short_name(run)}: {line}" for run in found.runs for line in run.missing if run.state != "failed"]
+    lacking = [f"{short_id(run.path)}: {line}" for run in found.runs for line in run.missing if run.state != "failed"]
     best = f"The best {COLOURED} in colour, up to {DRAWN} more in grey." if len(runs) > COLOURED else None
     parts = [
         element("h1", name),
@@ -52,12 +53,12 @@ def verdict(found: Comparison) -> Verdict:
         return Verdict("no run has a result", "bad", [count])
     best = found.runs[0]
     split, _, metric = found.metric.rpartition("/")
-    headline = f"{short_name(best)} is best: {label(metric)} {shown(metric, values[0])} on {split}"
+    headline = f"{short_id(best.path)} is best: {label(metric)} {shown(metric, values[0])} on {split}"
     sentences = [count]
     if said := found.described(best):
         sentences.append(f"It has {said}.")
     if len(values) > 1:
-        next_best = f"The next best is {short_name(found.runs[1])} with {shown(metric, values[1])}"
+        next_best = f"The next best is {short_id(found.runs[1].path)} with {shown(metric, values[1])}"
         sentences.append(f"{next_best}; the worst has {shown(metric, values[-1])}.")
     test = best.metric(f"test/{metric}")
     if test is not None and split == "val":
@@ -79,7 +80,7 @@ def _results(found: Comparison) -> Markup:
     for place, (run, values) in enumerate(zip(found.runs, measured, strict=True)):
         varied = [column[place] for column in found.parameters.values()]
         seconds = number(run.status.get("seconds"))
-        row: list[Any] = [f"{place + 1}. {short_name(run)}", *varied, shown(found.metric, found.value(run))]
+        row: list[Any] = [f"{place + 1}. {short_id(run.path)}", *varied, shown(found.metric, found.value(run))]
         row += [run.best_epoch or "–", run.state, "–" if seconds is None else f"{seconds:.1f}"]
         rows.append([*row, *(shown(name, values.get(name)) for name in names)])
     return table(heads, rows)
@@ -96,14 +97,14 @@ def _differences(found: Comparison) -> Markup | None:
     rows = [[key, *map(word, values)] for key, values in differences(runs)][:COLUMNS]
     if not rows:
         return None
-    heads = ["key", *(f"{place + 1}. {short_name(run)}" for place, run in enumerate(runs))]
+    heads = ["key", *(f"{place + 1}. {short_id(run.path)}" for place, run in enumerate(runs))]
     note = f"The first {len(runs)} of {len(found.runs)} runs." if len(runs) < len(found.runs) else None
     return join(settings(heads, rows), element("p", note, class_="quiet") if note else None)
 
 
 def _failures(found: Comparison) -> Markup | None:
     rows = [
-        [short_name(run), found.described(run), run.state, run.status.get("error", "–")]
+        [short_id(run.path), found.described(run), run.state, run.status.get("error", "–")]
         for run in found.runs
         if run.state != "completed"
     ]
