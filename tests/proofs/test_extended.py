@@ -34,10 +34,11 @@ def new_run(*words: str) -> Path:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_extended_is_planned(rule: str) -> None:
+def test_extended_is_planned(rule: str, capfd: pytest.CaptureFixture[str]) -> None:
     short = train("epochs=2")
     before = facts(short)
     extended = new_run("resume", str(short), "epochs=+2", f"extend={rule}")
+    assert "goes on after epoch 2, step 12: bit-exact" in capfd.readouterr().out
     planned = train("epochs=4", f"extensions=[{rule}@2]")
     assert facts(extended) == facts(planned)
     assert facts(short) == before and read_status(short)["state"] == "completed"

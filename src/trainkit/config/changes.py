@@ -44,11 +44,18 @@ def changes_meaning(key: str) -> bool:
 def refuse_other_meaning(old: dict[str, Any], new: dict[str, Any], allow: Sequence[str]) -> list[str]:
     """The changed keys that make it another experiment, all of them in `allow`, as "key old -> new".
 
+    A run that only goes on after its end is none: it is, bit for bit, the one that was planned so from the start.
     Raises CheckpointError naming those that are not.
     """
     changed = {key: pair for key, pair in differences(old, new).items() if changes_meaning(key)}
     refused = {key: pair for key, pair in changed.items() if key not in allow}
     if refused:
-        here = "; ".join(f"{key} is {new} here and {old} in the checkpoint" for key, (old, new) in refused.items())
+        here = "; ".join(f"{key} is {now} here and {was} in the checkpoint" for key, (was, now) in refused.items())
         raise CheckpointError(f"{here}: it would be another run; allow=[{','.join(refused)}] lets it go on")
-    return [f"{key} {old} -> {new}" for key, (old, new) in changed.items()]
+    planned = ("epochs", "extensions") if _extends(old, new) else ()
+    return [f"{key} {was} -> {now}" for key, (was, now) in changed.items() if key not in planned]
+
+
+def _extends(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    *before, last = new["extensions"] or [""]
+    return bool(before == old["extensions"] and str(last).endswith(f"@{old['epochs']}"))
