@@ -7,11 +7,13 @@ from fault_table import Fault
 DAMAGED = "tests/e2e/test_bad_checkpoint.py::test_damaged"
 ASKED = "tests/e2e/test_bad_checkpoint.py::test_asked_too_much"
 CHECKPOINT = "tests/test_checkpoint.py"
+SAVES = "tests/proofs/test_saves.py"
+RESUME = "tests/faults/test_resume.py"
 
 ROWS = [
-    Fault(50, "killed at any call of a save", pending="a kill at every call"),
+    Fault(50, "killed at any call of a save", proof=(f"{SAVES}::test_killed_at_every_call",)),
     Fault(51, "a full disk", proof=("tests/test_storage.py::test_a_write_that_does_not_fit_keeps_the_old_file",)),
-    Fault(52, "fsync fails", pending="EIO from every call"),
+    Fault(52, "fsync fails", proof=(f"{SAVES}::test_failed_at_every_call",)),
     Fault(
         53,
         "a checkpoint that is cut, empty, text, a folder, missing",
@@ -23,8 +25,7 @@ ROWS = [
     Fault(
         54,
         "a flipped bit",
-        proof=(f"{DAMAGED}[flipped-in-a-tensor]", f"{CHECKPOINT}::test_every_flipped_bit_and_every_cut_is_noticed"),
-        pending="resume falls back to the previous one",
+        proof=(f"{DAMAGED}[flipped-in-a-tensor]", "tests/proofs/test_damage.py::test_the_run_ends_in_the_same_bits"),
     ),
     Fault(
         55,
@@ -40,11 +41,15 @@ ROWS = [
         "of another model",
         proof=(f"{ASKED}[other-width]", f"{CHECKPOINT}::test_a_model_that_does_not_fit_is_told_where"),
     ),
-    Fault(57, "parameters in another order", pending="optimizer state is put back by name"),
-    Fault(58, "state of another optimizer", pending="resume with another optim"),
-    Fault(59, "resumed with another learning rate", pending="resume says which wins"),
+    Fault(57, "parameters in another order", proof=(f"{RESUME}::test_r57_optimizer_state_goes_by_name",)),
+    Fault(58, "state of another optimizer", proof=(f"{RESUME}::test_r58_another_optimizer_is_refused",)),
+    Fault(
+        59,
+        "resumed with another learning rate",
+        proof=(f"{RESUME}::test_r59_another_learning_rate_is_refused_unless_allowed",),
+    ),
     Fault(60, "of another type of number", proof=(f"{CHECKPOINT}::test_a_model_that_does_not_fit_is_told_where",)),
-    Fault(61, "more elements declared than there are bytes", pending="a header that lies, with its digest right"),
+    Fault(61, "more elements declared than there are bytes", proof=(f"{RESUME}::test_r61_more_elements_than_bytes",)),
     Fault(62, "written by a newer trainkit", proof=(f"{DAMAGED}[r16-newer-format]",)),
     Fault(
         63,
@@ -53,9 +58,9 @@ ROWS = [
         6,
         "cannot make the run folder .*here",
         {"here": "a file"},
-        pending="read-only, and removed while running",
+        proof=(f"{RESUME}::test_r63_a_run_folder_that_is_removed",),
     ),
-    Fault(64, "killed between checkpoint and log", pending="the log is cut to the offset of the checkpoint"),
-    Fault(65, "best and last disagree", pending="one record names both"),
-    Fault(66, "a checkpoint removed while it is read", pending="keep the last k"),
+    Fault(64, "killed between checkpoint and log", proof=(f"{SAVES}::test_power_lost_in_a_training_run",)),
+    Fault(65, "best and last disagree", proof=(f"{SAVES}::test_killed_at_every_call",)),
+    Fault(66, "a checkpoint removed while it is read", proof=(f"{SAVES}::test_power_lost_at_every_call",)),
 ]

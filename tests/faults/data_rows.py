@@ -135,7 +135,11 @@ ROWS = [
         arrays(x=np.hstack([X, np.full((20, 1), 7, dtype=np.float32)])),
         proof=(f"{REFUSED}[r32-mean-nan]",),
     ),
-    Fault(33, "data changed since the checkpoint", pending="resume compares fingerprints of the data"),
+    Fault(
+        33,
+        "data changed since the checkpoint",
+        proof=("tests/faults/test_resume.py::test_r33_data_that_changed_is_refused_unless_allowed",),
+    ),
     Fault(
         34,
         "a worker is killed",

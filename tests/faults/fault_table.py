@@ -20,7 +20,7 @@ NPZ = f"train {FAST} dataset=npz dataset.file=data.npz model=linear"
 class Fault:
     """A row. words: a command for a scratch folder with `files` in it; shows: a pattern for each line of the error,
     or, where the code is 0, one for what is printed. proof: tests that show it too, or show what one command cannot.
-    skip: why nothing here runs it. pending: what is missing before it can hold.
+    skip: why nothing here runs it.
     """
 
     number: int
@@ -31,7 +31,6 @@ class Fault:
     files: dict[str, Content] = dataclasses.field(default_factory=dict)
     proof: tuple[str, ...] = ()
     skip: str = ""
-    pending: str = ""
 
     @property
     def patterns(self) -> tuple[str, ...]:

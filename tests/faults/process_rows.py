@@ -6,13 +6,20 @@ from fault_table import Fault
 
 HERE = "tests/faults/test_processes.py"
 SWEEP = "tests/e2e/test_sweep.py"
+KILLS = "tests/proofs/test_kills.py"
 
 ROWS = [
     Fault(67, "two runs in the same second", proof=(f"{SWEEP}::test_two_runs_of_one_moment_have_two_folders",)),
-    Fault(68, "a run folder in use", pending="resume of a run that runs"),
-    Fault(69, "interrupted", pending="finish the step, save, exit 130"),
-    Fault(70, "terminated, hung up", pending="save, exit 143 and 129"),
-    Fault(71, "an interrupt that the parent ignores", pending="stays ignored"),
+    Fault(68, "a run folder in use", proof=(f"{KILLS}::test_one_process_at_a_time",)),
+    Fault(
+        69, "interrupted", proof=(f"{KILLS}::test_a_signal_saves", f"{KILLS}::test_the_second_signal_ends_it_at_once")
+    ),
+    Fault(70, "terminated, hung up", proof=(f"{KILLS}::test_a_signal_saves", f"{KILLS}::test_a_signal_at_any_moment")),
+    Fault(
+        71,
+        "an interrupt that the parent ignores",
+        proof=(f"{KILLS}::test_a_signal_that_the_parent_ignores_stays_ignored",),
+    ),
     Fault(72, "stopped and continued", proof=(f"{HERE}::test_stopped_and_continued",)),
     Fault(73, "workers of a killed run", proof=("tests/data/test_streaming.py::test_no_worker_outlives_a_killed_run",)),
     Fault(74, "the reader of the output has gone", proof=(f"{HERE}::test_the_reader_has_gone",)),
@@ -23,8 +30,16 @@ ROWS = [
     Fault(79, "odd paths", proof=(f"{HERE}::test_odd_paths", f"{HERE}::test_paths_that_cannot_be")),
     Fault(80, "a clock that is wrong", proof=(f"{HERE}::test_a_clock_that_is_wrong",)),
     Fault(81, "a sweep with a failing job", proof=(f"{SWEEP}::test_failed_jobs_are_rows_and_the_others_run",)),
-    Fault(82, "a sweep killed and restarted", pending="finished jobs are skipped"),
-    Fault(83, "resumed with another environment", pending="fingerprints are compared"),
+    Fault(
+        82,
+        "a sweep killed and restarted",
+        proof=("tests/faults/test_resume.py::test_r82_a_sweep_goes_on_and_passes_over_what_is_done",),
+    ),
+    Fault(
+        83,
+        "resumed with another environment",
+        proof=("tests/faults/test_resume.py::test_r83_another_environment_is_said",),
+    ),
     Fault(
         84,
         "no home folder, another umask",
