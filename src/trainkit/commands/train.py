@@ -11,7 +11,7 @@ from typing import Any
 
 from trainkit import build, checkpoint, loop, rundir
 from trainkit.config.compose import assignment
-from trainkit.config.frame import Train
+from trainkit.config.frame import Train, to_plain
 from trainkit.data.loaders import make_loader
 from trainkit.data.splits import Data
 from trainkit.errors import CheckpointError, Interrupted
@@ -20,6 +20,7 @@ from trainkit.metrics import Metrics
 from trainkit.report.answers import Collector
 from trainkit.report.console import Console, table
 from trainkit.report.keepsakes import draw_plots, keep
+from trainkit.report.loggers import make_loggers
 from trainkit.report.sinks import Files, Report, finite, scalars
 from trainkit.rundir import RunDir
 from trainkit.runtime import Cudnn, environment
@@ -35,8 +36,8 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     """
     started = time.monotonic()
     stop = Stop()
-    files = Files(folder.path)
-    report = Report([console, files])
+    loggers = make_loggers(config.report, folder.path, to_plain(config))
+    report = Report([console, Files(folder.path)], loggers)
     run: Run | None = None
     try:
         with stop.catching():
@@ -48,12 +49,11 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             run = build.build_run(config, data, device, stop)
             checkpoints = build.build_checkpoints(config, data, device, folder.path)
             restored = checkpoints.restore(run, allow)
-            files.begin()
             announce(config, data, run, report, console)
             folder.note_resumed(run.step)
             if restored is not None:
                 say_resumed(restored, run, report)
-            console.start_clock()
+            report.begin(run)
             with stop.deferred():
                 loop.fit(run, report, checkpoints)
             result, answers = conclude(run, data, checkpoints, mirror)
@@ -64,8 +64,9 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
         done = f" after step {run.step}; it is saved" if run is not None and run.step else ""
         raise Interrupted(f"{error}{done}; go on with: {command}", error.signum) from error
     finally:
-        console.stop_bar()
-    show_result(result, folder.path, console, config.plugins)
+        report.close()
+    looks = [logger.look() for logger in report.loggers]
+    show_result(result, folder.path, console, config.plugins, looks)
     draw_plots(config.plots, folder.path, started, console.say)
     return {**finite(result), "metrics": {split: scalars(m) for split, m in result["metrics"].items()}}
 
@@ -143,8 +144,11 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tu
     return result, answers
 
 
-def show_result(result: dict[str, Any], path: Path, console: Console, plugins: list[str]) -> None:
-    """The last lines: the result, the run folder, what to type next; of a job of a sweep one line."""
+def show_result(result: dict[str, Any], path: Path, console: Console, plugins: list[str], looks: Sequence[str]) -> None:
+    """The last lines: the result, the run folder, what to type next; of a job of a sweep one line.
+
+    looks: the commands that show what loggers have written.
+    """
     if console.as_json:
         console.say_json({"run": str(path), **result})
     if console.prefix:
@@ -159,4 +163,5 @@ def show_result(result: dict[str, Any], path: Path, console: Console, plugins: l
     ckpt = shlex.quote(assignment("ckpt", rundir.shown(path)))
     command = " ".join([f"trainkit eval {ckpt}", *_naming(plugins)])
     console.say(f"run folder: {rundir.shown(path)}")
-    console.say(f"next:\n  {command}\n  {command} split=val\n  trainkit report {shlex.quote(rundir.shown(path))}")
+    report = f"trainkit report {shlex.quote(rundir.shown(path))}"
+    console.say("\n  ".join(["next:", command, f"{command} split=val", report, *looks]))

@@ -65,6 +65,7 @@ class Train(Frame):
     cuda_graph: bool = False
     recompute: bool = False
     log_every: Count = 50
+    report: list[Literal["tensorboard", "wandb", "mlflow"]] = dataclasses.field(default_factory=list)
     checkpoint_every: Every = "1epoch"
     keep_last: Count = 2
 
