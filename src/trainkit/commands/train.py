@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import time
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit import build, checkpoint, loop, rundir
+from trainkit import build, checkpoint, debug, loop, rundir
 from trainkit.config.compose import assignment
 from trainkit.config.frame import Train, to_plain
 from trainkit.data.loaders import make_loader
@@ -39,6 +40,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     loggers = make_loggers(config.report, folder.path, to_plain(config))
     report = Report([console, Files(folder.path)], loggers)
     run: Run | None = None
+    lines: list[str] = []  # the answer, when `overfit` or `profile` asks a question instead of training
     try:
         with stop.catching():
             device = build.build_device(config)
@@ -54,20 +56,31 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             if restored is not None:
                 say_resumed(restored, run, report)
             report.begin(run)
-            with stop.deferred():
-                loop.fit(run, report, checkpoints)
-            result, answers = conclude(run, data, checkpoints, mirror)
-            keep(folder.path, data, answers, report.note, run.train)
+            with stop.deferred(), debug.naming_nan(run) if config.anomaly else contextlib.nullcontext():
+                if config.overfit:
+                    result, lines = debug.overfit(run, report)
+                elif config.profile is not None:
+                    result, lines = debug.profile(run, folder.path, config.profile)
+                else:
+                    loop.fit(run, report, checkpoints)
+            if not lines:
+                result, answers = conclude(run, data, checkpoints, mirror)
+                keep(folder.path, data, answers, report.note, run.train)
             report.end({name: value for name, value in result.items() if name != "objective"})
     except Interrupted as error:
+        if config.overfit or config.profile is not None:
+            raise
         command = resume_command(folder.path, config.plugins)
         done = f" after step {run.step}; it is saved" if run is not None and run.step else ""
         raise Interrupted(f"{error}{done}; go on with: {command}", error.signum) from error
     finally:
         report.close()
     looks = [logger.look() for logger in report.loggers]
-    show_result(result, folder.path, console, config.plugins, looks)
-    draw_plots(config.plots, folder.path, started, console.say)
+    if lines:
+        show_answer(lines, result, folder.path, console)
+    else:
+        show_result(result, folder.path, console, config.plugins, looks)
+        draw_plots(config.plots, folder.path, started, console.say)
     return {**finite(result), "metrics": {split: scalars(m) for split, m in result["metrics"].items()}}
 
 
@@ -142,6 +155,15 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tu
         "metrics": metrics,
     }
     return result, answers
+
+
+def show_answer(lines: list[str], result: dict[str, Any], path: Path, console: Console) -> None:
+    """The last lines of a run that was only asked something."""
+    if console.as_json:
+        console.say_json({"run": str(path), **result})
+    for line in lines:
+        console.say(line)
+    console.say(f"run folder: {rundir.shown(path)}")
 
 
 def show_result(result: dict[str, Any], path: Path, console: Console, plugins: list[str], looks: Sequence[str]) -> None:
