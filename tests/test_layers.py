@@ -23,7 +23,7 @@ LAYERS = [
     ["formats", "metrics"],
     ["report"],
     ["loop"],
-    ["state"],
+    ["state", "debug"],
     ["build"],
     ["conduct", "planning"],
     ["commands", "sweep"],

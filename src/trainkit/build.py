@@ -20,7 +20,7 @@ from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.machine import default_data_dir
 from trainkit.data.placement import place
-from trainkit.data.splits import Data, Split, Task, hold_out
+from trainkit.data.splits import Data, Split, Task, hold_out, limit
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.loop import Monitor, Run, optimize
 from trainkit.metrics import Meter, better, metric_names
@@ -50,7 +50,10 @@ def build_data(config: Frame | Export, device: torch.device) -> Data:
     found = component("dataset", config.dataset, config.data_dir or default_data_dir(), config.split_seed)
     data = place(found, config.loader, None if config.workers == "auto" else config.workers, device)
     hold_out(data, "val", config.val_fraction, config.split_seed)
-    return finish(data)
+    finish(data)
+    if isinstance(config, Train) and config.limit_batches is not None:
+        limit(data, config.limit_batches * config.batch_size, config.split_seed)
+    return data
 
 
 def build_augment(config: Train, data: Data) -> Augment | None:
@@ -148,7 +151,11 @@ def build_schedule(config: Train, steps_per_epoch: int) -> Callable[[int], float
 
 
 def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Run:
-    """Everything `loop.fit` needs."""
+    """Everything `loop.fit` needs. Raises ConfigError for what does not go together."""
+    if config.overfit and config.profile is not None:
+        raise ConfigError("overfit=true and profile=N are two questions: ask one at a time")
+    if config.anomaly and (config.compile is not None or config.cuda_graph):
+        raise ConfigError("anomaly=true looks at every operation: set compile=null cuda_graph=false")
     normalize = Normalize(data, device)
     augment = build_augment(config, data)
     train = make_loader(data, "train", config.batch_size, normalize, device, seed=config.seed, augment=augment)

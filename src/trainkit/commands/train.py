@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import time
@@ -9,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit import build, checkpoint, loop, rundir
+from trainkit import build, checkpoint, debug, loop, rundir
 from trainkit.config.compose import assignment
-from trainkit.config.frame import Train
+from trainkit.config.frame import Train, to_plain
 from trainkit.data.loaders import make_loader
 from trainkit.data.splits import Data
 from trainkit.errors import CheckpointError, Interrupted
@@ -20,6 +21,7 @@ from trainkit.metrics import Metrics
 from trainkit.report.answers import Collector
 from trainkit.report.console import Console, table
 from trainkit.report.keepsakes import draw_plots, keep
+from trainkit.report.loggers import make_loggers
 from trainkit.report.sinks import Files, Report, finite, scalars
 from trainkit.rundir import RunDir
 from trainkit.runtime import Cudnn, environment
@@ -35,9 +37,10 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     """
     started = time.monotonic()
     stop = Stop()
-    files = Files(folder.path)
-    report = Report([console, files])
+    loggers = make_loggers(config.report, folder.path, to_plain(config))
+    report = Report([console, Files(folder.path)], loggers)
     run: Run | None = None
+    lines: list[str] = []  # the answer, when `overfit` or `profile` asks a question instead of training
     try:
         with stop.catching():
             device = build.build_device(config)
@@ -48,25 +51,36 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             run = build.build_run(config, data, device, stop)
             checkpoints = build.build_checkpoints(config, data, device, folder.path)
             restored = checkpoints.restore(run, allow)
-            files.begin()
             announce(config, data, run, report, console)
             folder.note_resumed(run.step)
             if restored is not None:
                 say_resumed(restored, run, report)
-            console.start_clock()
-            with stop.deferred():
-                loop.fit(run, report, checkpoints)
-            result, answers = conclude(run, data, checkpoints, mirror)
-            keep(folder.path, data, answers, report.note, run.train)
+            report.begin(run)
+            with stop.deferred(), debug.naming_nan(run) if config.anomaly else contextlib.nullcontext():
+                if config.overfit:
+                    result, lines = debug.overfit(run, report)
+                elif config.profile is not None:
+                    result, lines = debug.profile(run, folder.path, config.profile)
+                else:
+                    loop.fit(run, report, checkpoints)
+            if not lines:
+                result, answers = conclude(run, data, checkpoints, mirror)
+                keep(folder.path, data, answers, report.note, run.train)
             report.end({name: value for name, value in result.items() if name != "objective"})
     except Interrupted as error:
+        if config.overfit or config.profile is not None:
+            raise
         command = resume_command(folder.path, config.plugins)
         done = f" after step {run.step}; it is saved" if run is not None and run.step else ""
         raise Interrupted(f"{error}{done}; go on with: {command}", error.signum) from error
     finally:
-        console.stop_bar()
-    show_result(result, folder.path, console, config.plugins)
-    draw_plots(config.plots, folder.path, started, console.say)
+        report.close()
+    looks = [logger.look() for logger in report.loggers]
+    if lines:
+        show_answer(lines, result, folder.path, console)
+    else:
+        show_result(result, folder.path, console, config.plugins, looks)
+        draw_plots(config.plots, folder.path, started, console.say)
     return {**finite(result), "metrics": {split: scalars(m) for split, m in result["metrics"].items()}}
 
 
@@ -143,8 +157,20 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tu
     return result, answers
 
 
-def show_result(result: dict[str, Any], path: Path, console: Console, plugins: list[str]) -> None:
-    """The last lines: the result, the run folder, what to type next; of a job of a sweep one line."""
+def show_answer(lines: list[str], result: dict[str, Any], path: Path, console: Console) -> None:
+    """The last lines of a run that was only asked something."""
+    if console.as_json:
+        console.say_json({"run": str(path), **result})
+    for line in lines:
+        console.say(line)
+    console.say(f"run folder: {rundir.shown(path)}")
+
+
+def show_result(result: dict[str, Any], path: Path, console: Console, plugins: list[str], looks: Sequence[str]) -> None:
+    """The last lines: the result, the run folder, what to type next; of a job of a sweep one line.
+
+    looks: the commands that show what loggers have written.
+    """
     if console.as_json:
         console.say_json({"run": str(path), **result})
     if console.prefix:
@@ -159,4 +185,5 @@ def show_result(result: dict[str, Any], path: Path, console: Console, plugins: l
     ckpt = shlex.quote(assignment("ckpt", rundir.shown(path)))
     command = " ".join([f"trainkit eval {ckpt}", *_naming(plugins)])
     console.say(f"run folder: {rundir.shown(path)}")
-    console.say(f"next:\n  {command}\n  {command} split=val\n  trainkit report {shlex.quote(rundir.shown(path))}")
+    report = f"trainkit report {shlex.quote(rundir.shown(path))}"
+    console.say("\n  ".join(["next:", command, f"{command} split=val", report, *looks]))

@@ -10,7 +10,7 @@ from trainkit.errors import CheckpointError
 # No bit of a result depends on these.
 FREE = (
     *("log_every", "loader", "workers", "data_dir", "output_dir", "plugins", "checkpoint_every", "keep_last"),
-    *("max_skipped", "tta", "topk", "plots"),
+    *("report", "anomaly", "max_skipped", "tta", "topk", "plots"),
 )
 # These change the rounding, and not what is meant.
 ROUNDING = ("device", "precision", "channels_last", "compile", "cuda_graph", "recompute", "accumulate")

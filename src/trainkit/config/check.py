@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any, TypeVar
 
 from trainkit import registry
@@ -28,7 +29,17 @@ def check(values: dict[str, Any], frame: type[AnyFrame], problems: list[str]) ->
             problems.append(f"{name} is required ({describe(field.annotation)}): add {name}=…")
         else:
             typed[name] = convert(value, field.annotation, name, problems)
+    if len(problems) == before:
+        problems += missing_packages(typed.get("report", []))
     return frame(**typed) if len(problems) == before else None
+
+
+def missing_packages(loggers: list[str]) -> list[str]:
+    """A line for each logger whose package, of the same name, is not installed."""
+    specs = {name: importlib.util.find_spec(name) for name in loggers}
+    # a folder of that name in the current one counts as a package too, but has no origin
+    missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
+    return [f"report={name} needs the package {name}: pip install 'trainkit[{name}]'" for name in missing]
 
 
 def _check_component(group: str, node: Any, problems: list[str]) -> Choice | None:

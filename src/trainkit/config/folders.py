@@ -24,7 +24,7 @@ from trainkit.config.trust import guard_environment, refuse_search_path, refuse_
 from trainkit.errors import ConfigError
 from trainkit.schema import REQUIRED, plain
 
-BUNDLES = ["experiment"]  # groups whose files set keys of the whole config, not one component
+BUNDLES = ["experiment", "debug"]  # groups whose files set keys of the whole config, not one component
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000  # after aliases are expanded: a file of nine lines can stand for billions
 

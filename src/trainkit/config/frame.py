@@ -65,6 +65,11 @@ class Train(Frame):
     cuda_graph: bool = False
     recompute: bool = False
     log_every: Count = 50
+    report: list[Literal["tensorboard", "wandb", "mlflow"]] = dataclasses.field(default_factory=list)
+    limit_batches: Count | None = None
+    overfit: bool = False
+    profile: Count | None = None
+    anomaly: bool = False
     checkpoint_every: Every = "1epoch"
     keep_last: Count = 2
 

@@ -174,6 +174,16 @@ def hold_out(data: Data, split: str, fraction: float, seed: int) -> None:
     data.splits["train"] = train.take(kept)
 
 
+def limit(data: Data, most: int, seed: int) -> None:
+    """Keep at most so many samples of every split, drawn at random and in their order."""
+    import numpy as np
+
+    for name, split in data.splits.items():
+        if len(split) > most:
+            chosen = numpy_generator(seed, "limit", name).permutation(len(split))[:most]
+            data.splits[name] = split.take(np.sort(chosen))
+
+
 def input_stats(inputs: Array) -> tuple[Array, Array]:
     """Mean and standard deviation, float32, per channel of uint8 images (pixel / 255) or per feature of a table.
 

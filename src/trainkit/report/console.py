@@ -36,7 +36,7 @@ class Console:
         self._task: TaskID | None = None
         self._live = live and self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
-    def start_clock(self) -> None:
+    def begin(self, run: Run) -> None:
         """The first epoch begins now."""
         self._mark = time.monotonic()
 
@@ -111,14 +111,14 @@ class Console:
             self.note(f"the model waits for data: {run.train.hint}")
         self._mark = now
 
-    def stop_bar(self) -> None:
+    def close(self) -> None:
         """Take the bar away, if there is one."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def end(self, result: dict[str, Any]) -> None:
-        self.stop_bar()
+        self.close()
 
 
 def _shown(metrics: Metrics) -> list[str]:

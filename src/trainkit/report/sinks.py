@@ -1,4 +1,4 @@
-"""Where the facts of a run go. A sink has four methods, returns nothing and changes nothing."""
+"""Where the facts of a run go. A sink is told them, returns nothing and changes nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainkit import storage
+from trainkit.errors import Interrupted
 from trainkit.safety import visible
 
 if TYPE_CHECKING:
@@ -25,37 +26,73 @@ log = logging.getLogger("trainkit")
 class Sink(Protocol):
     """What a sink is told."""
 
-    def note(self, text: str) -> None: ...
+    def begin(self, run: Run) -> None: ...
     def step(self, run: Run, loss: float) -> None: ...
     def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None: ...
     def end(self, result: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+class OwnSink(Sink, Protocol):
+    """The console and the files of the run folder, which are also told what the user should know once."""
+
+    def note(self, text: str) -> None: ...
+
+
+class Logger(Sink, Protocol):
+    """A sink that `report=` has chosen; `look` is the command that shows what it has written."""
+
+    name: str
+
+    def look(self) -> str: ...
 
 
 class Report:
-    """Hands every fact to every sink."""
+    """Hands every fact to every sink. A logger that fails, in whatever way, is reported once and not told any more."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(self, sinks: Sequence[OwnSink], loggers: Sequence[Logger] = ()) -> None:
         self.sinks = sinks
+        self.loggers = list(loggers)
 
     def note(self, text: str) -> None:
         """Something the user should know once."""
         for sink in self.sinks:
             sink.note(text)
 
+    def begin(self, run: Run) -> None:
+        """Training begins, or goes on after `run.step`."""
+        self._tell(lambda sink: sink.begin(run))
+
     def step(self, run: Run, loss: float) -> None:
         """A logged step: `loss` is that batch's mean."""
-        for sink in self.sinks:
-            sink.step(run, loss)
+        self._tell(lambda sink: sink.step(run, loss))
 
     def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
         """An epoch is done, evaluated and saved."""
-        for sink in self.sinks:
-            sink.epoch(run, train, val, is_best)
+        self._tell(lambda sink: sink.epoch(run, train, val, is_best))
 
     def end(self, result: dict[str, Any]) -> None:
         """The run is done."""
+        self._tell(lambda sink: sink.end(result))
+
+    def close(self) -> None:
+        """Nothing more will be reported, whether the run is done or not."""
+        self._tell(lambda sink: sink.close())
+
+    def _tell(self, fact: Callable[[Sink], None]) -> None:
+        # loggers first: a note about one that fails stands above what the console says next
+        for logger in list(self.loggers):
+            try:
+                fact(logger)
+            except Interrupted:
+                raise
+            except Exception as error:
+                self.loggers.remove(logger)
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                self.note(f"report={logger.name} failed and is off for the rest of this run: {reason}")
+                log.warning("report=%s failed", logger.name, exc_info=error)
         for sink in self.sinks:
-            sink.end(result)
+            fact(sink)
 
 
 class Files:
@@ -71,7 +108,7 @@ class Files:
         self.results = folder / "results.csv"
         self.started, self._at = time.monotonic(), time.time()
 
-    def begin(self) -> None:
+    def begin(self, run: Run) -> None:
         """Write the first line, or go on after the lines that are there."""
         if storage.size(self.metrics) == 0:
             self._line({"event": "start", "at": round(self._at, 3)})
@@ -87,8 +124,7 @@ class Files:
         self._line({"event": "step", "time": self._time(), **row})
 
     def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
-        numbers = {f"train/{name}": value for name, value in scalars(train).items()}
-        numbers |= {f"val/{name}": value for name, value in scalars(val or {}).items()}
+        numbers = of_epoch(train, val)
         row = {"epoch": run.epoch, "step": run.step, "lr": run.lr, **numbers}
         seconds = {"time": self._time(), "train_seconds": round(run.train_seconds, 4)}
         wait = {"data_wait": round(run.data_wait, 4)}
@@ -99,6 +135,9 @@ class Files:
     def end(self, result: dict[str, Any]) -> None:
         self._line({"event": "end", "time": self._time(), **result})
         log.info("done: %s", json.dumps(finite(result)))
+
+    def close(self) -> None:
+        """Nothing is kept open between two lines."""
 
     def _time(self) -> float:
         return round(time.monotonic() - self.started, 3)
@@ -118,6 +157,12 @@ class Files:
 def scalars(metrics: Metrics) -> dict[str, float]:
     """The metrics that are one number."""
     return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+
+
+def of_epoch(train: Metrics, val: Metrics | None) -> dict[str, float]:
+    """The numbers of an epoch, as `train/loss` and `val/accuracy`."""
+    numbers = {f"train/{name}": value for name, value in scalars(train).items()}
+    return numbers | {f"val/{name}": value for name, value in scalars(val or {}).items()}
 
 
 def finite(value: Any) -> Any:

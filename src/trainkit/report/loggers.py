@@ -1,0 +1,18 @@
+"""The loggers that `report=` can choose; a module is imported only when its name is chosen."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainkit.report.sinks import Logger
+
+CLASSES = {"tensorboard": "TensorBoard", "wandb": "WandB", "mlflow": "MLflow"}
+
+
+def make_loggers(names: Sequence[str], folder: Path, config: dict[str, Any]) -> list[Logger]:
+    """The loggers of these names, each once, for a run folder and its plain config; nothing is opened yet."""
+    modules = {name: importlib.import_module(f"trainkit.report.{name}") for name in names}
+    return [getattr(module, CLASSES[name])(folder, config) for name, module in modules.items()]
