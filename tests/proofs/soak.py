@@ -128,14 +128,24 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def write(part: str, figures: Sequence[tuple[str, str]], seconds: float) -> None:
+def command(part: str, args: argparse.Namespace) -> str:
+    """What repeats the part."""
+    options = {
+        "kills": f" --kills {args.kills} --seed {args.seed}",
+        "run": f" --kinds {' '.join(args.kinds)}",
+        "cost": f" --repeats {args.repeats} --data-dir DATA",
+    }
+    return f"python tests/proofs/soak.py --parts {part}{options.get(part, '')}"
+
+
+def write(part: str, figures: Sequence[tuple[str, str]], seconds: float, args: argparse.Namespace) -> None:
     """Put a part's figures between its markers in the page."""
     text = PAGE.read_text(encoding="utf-8")
     before, begin, rest = text.partition(f"<!-- soak:{part} -->\n")
     _, end, after = rest.partition("<!-- soak:end -->")
     assert begin and end, part
     rows = "".join(f"| {name} | {figure} |\n" for name, figure in figures)
-    made = f"{time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} min:\n\n| what | figure |\n|---|---:|\n{rows}"
+    made = f"`{command(part, args)}`, {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} min:\n\n| what | figure |\n|---|---:|\n{rows}"
     PAGE.write_text(f"{before}{begin}{made}{end}{after}", encoding="utf-8")
 
 
@@ -158,7 +168,7 @@ def main() -> None:
             figures = list(PARTS[part](scratch, nursery, args))
             print(f"{part}:", *(f"  {what}: {figure}" for what, figure in figures), sep="\n", flush=True)
             if args.write:
-                write(part, figures, time.monotonic() - started)
+                write(part, figures, time.monotonic() - started, args)
 
 
 if __name__ == "__main__":
