@@ -78,7 +78,7 @@ def apply(names: dict[str, Node], changes: list[dict[str, Node | None]]) -> dict
 
 
 class Disk:
-    """The file system below `root`, an empty folder, as `faults.intercepted` tells it."""
+    """The file system below `root`, an empty folder, as `striking.intercepted` tells it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

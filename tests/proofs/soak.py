@@ -24,6 +24,7 @@ from cost import checkpoint_cost, randomness_cost
 from digest import facts
 from nursery import Nursery
 from scenes import only_run, write_images
+from striking import DEATHS, ERRORS
 
 from faults import DEATHS, ERRORS
 
@@ -145,7 +146,8 @@ def write(part: str, figures: Sequence[tuple[str, str]], seconds: float, args: a
     _, end, after = rest.partition("<!-- soak:end -->")
     assert begin and end, part
     rows = "".join(f"| {name} | {figure} |\n" for name, figure in figures)
-    made = f"`{command(part, args)}`, {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} min:\n\n| what | figure |\n|---|---:|\n{rows}"
+    made = f"`{command(part, args)}`, {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} min:\n\n"
+    made += f"| what | figure |\n|---|---:|\n{rows}"
     PAGE.write_text(f"{before}{begin}{made}{end}{after}", encoding="utf-8")
 
 

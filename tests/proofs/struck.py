@@ -27,7 +27,7 @@ def calls(scratch: Path) -> tuple[Facts, list[str]]:
 def strike_and_go_on(number: int, kind: str, scratch: Path, nursery: Nursery, expected: Facts) -> int:
     """Strike at a call, resume what is there; it must come to what was expected. Returns the first exit code."""
     scratch.mkdir()
-    code, output = nursery.run(*WORDS, cwd=scratch, hook="faults:strike", arguments=[str(scratch), number, kind])
+    code, output = nursery.run(*WORDS, cwd=scratch, hook="striking:strike", arguments=[str(scratch), number, kind])
     where = f"call {number}, {kind}: exit code {code}\n{output}"
     assert code == -9 if kind in DEATHS else code in ENDS, where
     assert "Traceback" not in output and "internal" not in output, where
