@@ -26,8 +26,6 @@ from nursery import Nursery
 from scenes import only_run, write_images
 from striking import DEATHS, ERRORS
 
-from faults import DEATHS, ERRORS
-
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 EPOCHS = 8
 Figures = Iterator[tuple[str, str]]  # what was counted or measured, and the figure
