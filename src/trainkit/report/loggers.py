@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from trainkit.report.sinks import Logger
+from trainkit.safety import without_secrets
 
 CLASSES = {"tensorboard": "TensorBoard", "wandb": "WandB", "mlflow": "MLflow"}
 
 
 def make_loggers(names: Sequence[str], folder: Path, config: dict[str, Any]) -> list[Logger]:
-    """The loggers of these names, each once, for a run folder and its plain config; nothing is opened yet."""
+    """The loggers of these names, each once, for a run folder and its plain config, of which secrets are kept back.
+
+    Nothing is opened yet.
+    """
+    shown = without_secrets(config)
     modules = {name: importlib.import_module(f"trainkit.report.{name}") for name in names}
-    return [getattr(module, CLASSES[name])(folder, config) for name, module in modules.items()]
+    return [getattr(module, CLASSES[name])(folder, shown) for name, module in modules.items()]
