@@ -165,13 +165,22 @@ def log_lengths(run_folder: Path, path: Path, epoch: int, step: int) -> dict[str
     metrics, results = (run_folder / name for name in LOGS)
     length = 0
     for line in metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else ():
-        event: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"event": "torn"}
+        event = _event(line)
         later = event.get("step", 0) > step or (event["event"] == "epoch" and event["epoch"] > epoch)
         if later or event["event"] in ("end", "torn"):
             break
         length += len(line)
     rows = results.read_bytes().splitlines(keepends=True) if results.exists() else []
     return {LOGS[0]: length, LOGS[1]: sum(map(len, rows[: 1 + epoch if epoch else 0]))}
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    """A line of metrics.jsonl; after a power cut it may be torn, or run into the next one."""
+    try:
+        event = json.loads(line) if line.endswith(b"\n") else {}
+    except ValueError:
+        event = {}
+    return event if isinstance(event, dict) and "event" in event else {"event": "torn"}
 
 
 def mend_record(run_folder: Path, path: Path, best_epoch: int, keep: int) -> None:

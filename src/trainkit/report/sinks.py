@@ -134,6 +134,7 @@ class Files:
 
     def end(self, result: dict[str, Any]) -> None:
         self._line({"event": "end", "time": self._time(), **result})
+        storage.flush(self.metrics)  # before the status says that the run is complete
         log.info("done: %s", json.dumps(finite(result)))
 
     def close(self) -> None:
