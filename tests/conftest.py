@@ -35,6 +35,15 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _logs_closed() -> Iterator[None]:
+    """A command that ran in this process leaves the log of its run open, as it may: it is the last thing it does."""
+    yield
+    for handler in [found for found in logging.root.handlers if isinstance(found, logging.FileHandler)]:
+        logging.root.removeHandler(handler)
+        handler.close()
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """How a command ended in this process."""
