@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "trainkit"
 # From the bottom up: a module may import from its own layer's package and from the layers before it.
 LAYERS = [
     ["errors", "safety"],
-    ["schema", "randomness", "storage", "signals"],
+    ["schema", "flags", "randomness", "storage", "signals"],
     ["record", "statistics"],
     ["registry", "rundir", "checkpoint"],
     ["config"],
@@ -37,6 +37,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 TORCH_FREE = [
     "errors",
     "safety",
+    "flags",
     "schema",
     "randomness",
     "storage",

@@ -24,7 +24,7 @@ class Verb:
 
     help: str
     target: str
-    config: bool = True  # composed by Hydra from conf/<verb>.yaml; else a plain function of argv
+    config: bool = True  # composed by Hydra from conf/<verb>.yaml; else a plain function of argv, beside its HELP
 
 
 VERBS = {
@@ -136,8 +136,12 @@ def dispatch(words: list[str]) -> int:
         from trainkit.app.run import run
 
         return run(name, verb.target, rest)
-    module, _, function = verb.target.partition(":")
-    return int(getattr(importlib.import_module(module), function)(rest))
+    place, _, function = verb.target.partition(":")
+    module = importlib.import_module(place)
+    if "-h" in rest or "--help" in rest:
+        print(module.HELP)
+        return 0
+    return int(getattr(module, function)(rest))
 
 
 def usage() -> str:

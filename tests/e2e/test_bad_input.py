@@ -171,7 +171,10 @@ CONFIG = [
     Row("r15-flag-value", "train --cfg jbo", 2, r"--cfg: invalid choice: 'jbo' \(choose from"),
     Row("r15-flag-without-value", "train --config-dir", 2, r"--config-dir.*: expected one argument$"),
     Row("r15-ls-group", "ls modl", 2, r"group 'modl' is not known \(did you mean model\?\)"),
-    Row("r15-ls-flag", "ls --foo", 2, r"ls: unknown argument '--foo'"),
+    Row("r15-ls-flag", "ls --foo", 2, r"ls: unknown flag '--foo' \(did you mean --json\?\)$"),
+    Row("r15-resume-nothing", "resume", 2, r"resume: a run folder is needed: trainkit resume outputs/train/RUN$"),
+    Row("r15-resume-flag", "resume RUN --jsn", 2, r"resume: unknown flag '--jsn' \(did you mean --json\?\)$"),
+    Row("r15-reproduce-two", "reproduce A B", 2, r"reproduce: one run folder at a time, not also 'B': "),
     Row("r17-plus-key", "train +epocs=1", 2, r"key 'epocs' is not known \(did you mean epochs\?\)"),
     Row("r17-plus-plus-key", "train ++epocs=1", 2, r"key 'epocs' is not known \(did you mean epochs\?\)"),
     Row(

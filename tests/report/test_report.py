@@ -267,7 +267,7 @@ def test_what_is_no_run(trainkit_here: CommandHere, tmp_path: Path) -> None:
     assert "did you mean runs/first?" in errors(trainkit_here, "runs/frist")
     assert "holds no run" in errors(trainkit_here, "runs")
     assert "is a file" in errors(trainkit_here, "note.txt")
-    assert "unknown argument '--jsn'" in errors(trainkit_here, "runs", "--jsn")
+    assert "unknown flag '--jsn' (did you mean --json?)" in errors(trainkit_here, "runs", "--jsn")
     assert "--output" in errors(trainkit_here, "runs", "--output")
 
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from trainkit.app.run import COMMAND, run
 from trainkit.commands import resume as single
+from trainkit.commands.resume import HELP as HELP
 from trainkit.config.compose import assignment
 from trainkit.errors import ConfigError
 
 
 def resume(argv: Sequence[str]) -> int:
     """Resume the run or the sweep that `argv` names. Returns the exit code."""
-    folders = [word for word in argv if not word.startswith("-") and "=" not in word]
-    place = Path(folders[0]).expanduser().absolute() if folders else Path()
-    if not folders or (place / "config.yaml").exists() or not (place / COMMAND).is_file():
+    place, more, as_json = single.words_of("resume", argv)
+    if (place / "config.yaml").exists() or not (place / COMMAND).is_file():
         return single.resume(argv)
     _, verb, *words = shlex.split((place / COMMAND).read_text(encoding="utf-8"))
-    more = [word for word in argv if word not in (folders[0], "--json")]
     again = shlex.join(["trainkit", verb, *words, assignment("hydra.sweep.dir", str(place))])
     if more:
         raise ConfigError(f"a sweep goes on as it was begun, without {more[0]}; what it was: {again}")
@@ -28,7 +26,7 @@ def resume(argv: Sequence[str]) -> int:
     if any(word.startswith("hydra/sweeper=") for word in words):
         raise ConfigError("a sweeper that proposes its jobs begins anew; give it storage of its own, or start again")
     words = [word for word in words if not word.startswith("hydra.sweep.dir=")]
-    flags = ["--json"] if "--json" in argv and "--json" not in words else []
+    flags = ["--json"] if as_json and "--json" not in words else []
     return run(
         verb, f"trainkit.commands.{verb}:{TASKS[verb]}", [*words, assignment("hydra.sweep.dir", str(place)), *flags]
     )

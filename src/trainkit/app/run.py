@@ -23,8 +23,9 @@ from trainkit.conduct import is_out_of_memory
 from trainkit.config import folders, stored
 from trainkit.config.compose import FRAMES, assignment, check_jobs, explain, parse
 from trainkit.config.frame import Config, Frame, Predict
-from trainkit.config.words import FlagParser, common_flags, prepare
+from trainkit.config.words import common_flags, prepare
 from trainkit.errors import ConfigError, ResourceError
+from trainkit.flags import FlagParser
 from trainkit.safety import without_secrets
 from trainkit.schema import schema_of
 
@@ -32,12 +33,13 @@ COMMAND = "command.txt"  # of a sweep: what started it
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
 
 
-def flag_parser() -> FlagParser:
+def flag_parser(verb: str) -> FlagParser:
     """The flags of trainkit's verbs: Hydra's own, and `--json`.
 
     `--config-path` is taken as another `--config-dir`: the packaged options stay within reach behind it.
     """
-    parser = common_flags()
+    parser = common_flags(verb)
+    parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-r", "--run", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--experimental-rerun")
@@ -56,7 +58,7 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
 
     Raises TrainkitError for what is wrong before the first job starts.
     """
-    flags = flag_parser().parse_intermixed_args(list(argv))
+    flags = flag_parser(verb).read(argv)
     if flags.version:
         print(f"trainkit {trainkit.__version__}, hydra {hydra.__version__}")
         return 0

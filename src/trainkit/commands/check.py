@@ -34,10 +34,7 @@ CLASSES_SHOWN = 20
 
 def check(argv: Sequence[str]) -> int:
     """Print what is found. Raises DataError with everything that would break training."""
-    flags = common_flags().parse_intermixed_args(list(argv))
-    if flags.help:
-        print(HELP)
-        return 0
+    flags = common_flags("check").read(argv)
     config = train_config(flags)
     from trainkit.data.audit import Audit, audit
     from trainkit.data.machine import default_data_dir

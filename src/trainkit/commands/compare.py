@@ -3,7 +3,6 @@ apart. No torch; NumPy and SciPy only for what needs them."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import textwrap
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit.commands.runs import shown
 from trainkit.errors import ConfigError
+from trainkit.flags import FlagParser
 from trainkit.history.groups import Group, best, by_dataset, differences, group, headline, metric_names
 from trainkit.history.select import select
 from trainkit.history.verdict import Comparison
@@ -41,16 +41,10 @@ examples:
 
 def compare(argv: Sequence[str]) -> int:
     """Print the comparison. Raises ConfigError for names that mean no run or several, and for a single run."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser = FlagParser("compare")
     parser.add_argument("words", nargs="*")
-    parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--json", action="store_true")
-    flags, rest = parser.parse_known_intermixed_args(list(argv))
-    if flags.help:
-        print(HELP)
-        return 0
-    if rest:
-        raise ConfigError(f"compare: unknown flag '{rest[0]}'; see trainkit compare --help")
+    flags = parser.read(argv)
     records = select(flags.words, Path("outputs"))
     if len(records) < 2:
         raise ConfigError("compare needs two or more runs: name their folders or ids; trainkit runs lists them")

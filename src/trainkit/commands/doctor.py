@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import trainkit
-from trainkit.config.words import FlagParser
 from trainkit.data.cache import cache_folder, cap_bytes
 from trainkit.data.machine import default_data_dir, free_host_memory, num_cpus
 from trainkit.errors import ConfigError, TrainkitError
+from trainkit.flags import FlagParser
 from trainkit.report.text import fitted, terminal_width
 
 HELP = """\
@@ -38,13 +38,9 @@ LITTLE_DISK = 10**9  # bytes, below which a run's checkpoints may not fit
 
 def doctor(argv: Sequence[str]) -> int:
     """Print what is found. Returns 1 when something does not work, else 0."""
-    parser = FlagParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-h", "--help", action="store_true")
+    parser = FlagParser("doctor")
     parser.add_argument("--json", action="store_true")
-    flags = parser.parse_args(list(argv))
-    if flags.help:
-        print(HELP)
-        return 0
+    flags = parser.read(argv)
     problems: list[str] = []
     hints: list[str] = []
     facts = {

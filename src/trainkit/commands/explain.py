@@ -42,10 +42,7 @@ flags:
 
 def explain(argv: Sequence[str]) -> int:
     """Explain keys. Raises ConfigError for a key that the config does not have."""
-    flags = common_flags().parse_intermixed_args(list(argv))
-    if flags.help:
-        print(HELP)
-        return 0
+    flags = common_flags("explain").read(argv)
     keys = [word for word in flags.overrides if "=" not in word and word[:1] not in "~+"]
     flags.overrides = [word for word in flags.overrides if word not in keys]
     if not keys:

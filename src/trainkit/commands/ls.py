@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from trainkit import registry
 from trainkit.config import folders
 from trainkit.errors import ConfigError, unknown
+from trainkit.flags import FlagParser
 from trainkit.safety import visible
 
 HELP = """\
@@ -26,21 +26,12 @@ examples:
 
 def ls(argv: Sequence[str]) -> int:
     """Print what can be chosen. Raises ConfigError for an unknown group."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser = FlagParser("ls")
     parser.add_argument("group", nargs="?")
-    parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("-cd", "--config-dir", action="append", default=[])
     parser.add_argument("--plugins", action="append", default=[])
-    try:
-        flags, rest = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error)) from None
-    if flags.help:
-        print(HELP)
-        return 0
-    if rest:
-        raise ConfigError(f"ls: unknown argument '{rest[0]}'; see trainkit ls --help")
+    flags = parser.read(argv)
     known = [*registry.FAMILIES, *folders.BUNDLES]
     if flags.group is not None and flags.group not in known:
         raise ConfigError(unknown("group", flags.group, known))

@@ -47,15 +47,12 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KI
 
 def plan(argv: Sequence[str]) -> int:
     """Print the plan of a training run. Raises what building and trying that run raises."""
-    parser = common_flags()
+    parser = common_flags("plan")
     parser.add_argument("--lr-range", action="store_true")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--max-batch", action="store_true")
     parser.add_argument("--memory")
-    flags = parser.parse_intermixed_args(list(argv))
-    if flags.help:
-        print(HELP)
-        return 0
+    flags = parser.read(argv)
     memory = parse_size(flags.memory) if flags.memory is not None else None
     check_flags(flags)
     config = train_config(flags)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from trainkit import rundir, storage
 from trainkit.errors import ConfigError, nearest
+from trainkit.flags import FlagParser
 from trainkit.report.columns import emit
 from trainkit.report.facts import Facts, is_run, read_facts
 from trainkit.report.page import GENERATOR
@@ -42,20 +42,11 @@ class Subject:
 
 def report(argv: Sequence[str]) -> int:
     """Write a report. Raises ConfigError for what is no run, ResourceError when the file cannot be written."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser = FlagParser("report")
     parser.add_argument("runs", nargs="*")
-    parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-o", "--output")
     parser.add_argument("--json", action="store_true")
-    try:
-        flags, rest = parser.parse_known_intermixed_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise ConfigError(f"report: {error}") from None
-    if flags.help:
-        print(HELP)
-        return 0
-    if rest:
-        raise ConfigError(f"report: unknown argument '{rest[0]}'; see trainkit report --help")
+    flags = parser.read(argv)
     if not flags.runs:
         raise ConfigError("report needs a run folder: trainkit report outputs/train/RUN")
     subject = find(flags.runs)

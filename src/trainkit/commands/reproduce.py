@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 from collections.abc import Sequence
@@ -10,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from trainkit import checkpoint, record, registry, rundir, storage
-from trainkit.commands.resume import names, overridden, stored_config, typed, values
+from trainkit.commands.resume import names, overridden, stored_config, typed, values, words_of
 from trainkit.conduct import run_training
 from trainkit.config.changes import changes_bits, changes_meaning, differences
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
 
-EPILOG = """\
+HELP = """\
+usage: trainkit reproduce RUN [key=value …] [--json]
+
+Runs the config of RUN again in a new folder, and compares every number of its log and every saved bit.
+
 examples:
   trainkit reproduce outputs/train/RUN
   trainkit reproduce outputs/train/RUN device.threads=2     what does not change the experiment may be set
@@ -28,15 +31,8 @@ CLOCK = ("time", "train_seconds", "data_wait", "at")  # of metrics.jsonl: never 
 
 def reproduce(argv: Sequence[str]) -> int:
     """Repeat the run that `argv` names. Returns 0 when every logged number and every saved bit is the same, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="trainkit reproduce", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", help="run folder")
-    parser.add_argument("overrides", nargs="*", help="key=value, of keys that do not change the experiment")
-    parser.add_argument("--json", action="store_true", help="print the comparison for a program")
-    asked = parser.parse_intermixed_args(list(argv))
-    original = Path(asked.run).expanduser().absolute()
-    given = values(asked.overrides)
+    original, overrides, as_json = words_of("reproduce", argv)
+    given = values(overrides)
     registry.import_plugins(names(given, "plugins"))
     if meaning := [key for key in given if changes_meaning(key)]:
         raise ConfigError(f"{meaning[0]} would make it another experiment: trainkit train repeats a run with changes")
@@ -45,14 +41,14 @@ def reproduce(argv: Sequence[str]) -> int:
     config = typed(overridden(stored, given))
     folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
     storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "reproduces": str(original)})
-    console = Console(as_json=asked.json)
+    console = Console(as_json=as_json)
     console.say(f"reproduces {rundir.shown(original)} in {rundir.shown(folder)}")
-    indented = Console(as_json=asked.json, prefix="  ")
+    indented = Console(as_json=as_json, prefix="  ")
     command = ["trainkit", "reproduce", *argv]
-    if code := run_training(config, RunDir(folder, "train"), indented, command, asked.overrides):
+    if code := run_training(config, RunDir(folder, "train"), indented, command, overrides):
         return code
     found = compare(original, folder, log)
-    if asked.json:
+    if as_json:
         console.say_json({"run": str(folder), "reproduces": str(original), **found})
     for line in in_words(found, folder):
         console.say(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 from collections.abc import Sequence
@@ -20,16 +19,22 @@ from trainkit.config.folders import read_text, read_yaml
 from trainkit.config.frame import Train, to_plain
 from trainkit.config.trust import refuse_interpolations, refuse_targets
 from trainkit.errors import CheckpointError, ConfigError
+from trainkit.flags import FlagParser
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
 
 RULES = ("hold", "stretch", "rewarm")
-EPILOG = """\
+HELP = """\
+usage: trainkit resume RUN [key=value …] [epochs=+N] [extend=RULE] [allow=[key,…]] [--json]
+
+Goes on with a stopped run, bit by bit as if it had never stopped; with epochs=+N makes a finished one longer.
+
 examples:
   trainkit resume outputs/train/RUN                     go on where it stopped, in the same folder
   trainkit resume outputs/train/RUN epochs=+10          ten epochs more, in a new folder
   trainkit resume outputs/train/RUN epochs=+10 extend=rewarm
   trainkit resume outputs/train/RUN optim.lr=0.01 allow=[optim.lr]
+  trainkit resume outputs/sweeps/SWEEP                  the jobs of a sweep that are not done
 
 What changes neither data nor model nor training may be set freely (workers, log_every, device, …); resume says what
 is then no longer bit-exact. Anything else must be allowed by name. extend= says how the learning rate goes on after
@@ -38,21 +43,14 @@ the end: hold (as it ended), stretch (the schedule of the longer run), rewarm (t
 
 def resume(argv: Sequence[str]) -> int:
     """Resume the run that `argv` names. Returns the exit code; raises TrainkitError before anything is changed."""
-    parser = argparse.ArgumentParser(
-        prog="trainkit resume", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", help="run folder")
-    parser.add_argument("overrides", nargs="*", help="key=value, epochs=+N, extend=RULE, allow=[key,…]")
-    parser.add_argument("--json", action="store_true", help="print the result for a program")
-    asked = parser.parse_intermixed_args(list(argv))
-    folder = Path(asked.run).expanduser().absolute()
-    given = values(asked.overrides)
+    folder, overrides, as_json = words_of("resume", argv)
+    given = values(overrides)
     allow = names(given, "allow")
     registry.import_plugins(names(given, "plugins"))
     status = rundir.read_status(folder)
     stored = stored_config(folder)
-    more = [text for text in asked.overrides if re.fullmatch(r"epochs=\+0*[1-9]\d*", text)]
-    console = Console(as_json=asked.json)
+    more = [text for text in overrides if re.fullmatch(r"epochs=\+0*[1-9]\d*", text)]
+    console = Console(as_json=as_json)
     if more:
         given.pop("epochs")
         rule = given.pop("extend", None)
@@ -64,14 +62,26 @@ def resume(argv: Sequence[str]) -> int:
         if set(given) - {"plugins"}:
             raise ConfigError(f"{rundir.shown(folder)} is complete; to train longer: trainkit resume RUN epochs=+N")
         console.say(f"{rundir.shown(folder)} is complete; to train longer:")
-        console.say(f"  trainkit resume {shlex.quote(asked.run)} epochs=+N")
+        console.say(f"  trainkit resume {shlex.quote(rundir.shown(folder))} epochs=+N")
         return 0
     else:
         config = typed(overridden(stored, given))
         refuse_other_meaning(stored, to_plain(config), allow)
-    return run_training(
-        config, RunDir(folder, "train"), console, ["trainkit", "resume", *argv], asked.overrides, allow=allow
-    )
+    return run_training(config, RunDir(folder, "train"), console, ["trainkit", "resume", *argv], overrides, allow=allow)
+
+
+def words_of(verb: str, argv: Sequence[str]) -> tuple[Path, list[str], bool]:
+    """The run folder, the overrides, and whether JSON is asked for. Raises ConfigError when no folder is named."""
+    parser = FlagParser(verb)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--json", action="store_true")
+    flags = parser.read(argv)
+    folders = [word for word in flags.words if "=" not in word or Path(word).expanduser().is_dir()]
+    if len(folders) != 1:
+        found = f"one run folder at a time, not also '{folders[1]}'" if folders else "a run folder is needed"
+        raise ConfigError(f"{verb}: {found}: trainkit {verb} outputs/train/RUN")
+    overrides = [word for word in flags.words if word != folders[0]]
+    return Path(folders[0]).expanduser().absolute(), overrides, flags.json
 
 
 def values(overrides: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit.errors import ConfigError
+from trainkit.flags import FlagParser
 from trainkit.history import query
 from trainkit.history.records import Record, find, short_id
 from trainkit.report.columns import cut, emit, lines_of, terminal_width, total_width
@@ -39,21 +39,12 @@ NARROW = 24  # of the last column, `overrides`, at least so much is shown
 
 def runs(argv: Sequence[str]) -> int:
     """Print the runs. Raises ConfigError for a folder that is missing and for keys that no run has."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser = FlagParser("runs")
     parser.add_argument("words", nargs="*")
-    parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--sort", default="")
     parser.add_argument("--columns", default="")
     parser.add_argument("--json", action="store_true")
-    try:
-        flags, rest = parser.parse_known_intermixed_args(_join_sort(argv))
-    except argparse.ArgumentError as error:
-        raise ConfigError(f"runs: {error}") from None
-    if flags.help:
-        print(HELP)
-        return 0
-    if rest:
-        raise ConfigError(f"runs: unknown flag '{rest[0]}'; see trainkit runs --help")
+    flags = parser.read(_join_sort(argv))
     folder, filters = _folder_and_filters(flags.words)
     found, skipped = find(folder)
     sort, columns = _keys(flags.sort, "--sort"), _keys(flags.columns, "--columns")

@@ -6,13 +6,13 @@ torch is not imported.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 from collections.abc import Sequence
 
 from trainkit.completion.words import answers
 from trainkit.errors import ConfigError, TrainkitError, unknown
+from trainkit.flags import FlagParser
 from trainkit.report.columns import emit
 
 HELP = """\
@@ -74,19 +74,10 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 def completion(argv: Sequence[str]) -> int:
     """Print a script, or the answers to a line. Raises ConfigError for a shell that is not known."""
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser = FlagParser("completion")
     parser.add_argument("shell", nargs="?")
-    parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--answer")
-    try:
-        flags, rest = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise ConfigError(f"completion: {error}") from None
-    if flags.help:
-        print(HELP)
-        return 0
-    if rest:
-        raise ConfigError(f"completion: unknown argument '{rest[0]}'; see trainkit completion --help")
+    flags = parser.read(argv)
     if flags.answer is not None:
         emit(answer(flags.answer))
         return 0

@@ -100,7 +100,7 @@ class Line:
         if last in VALUES:
             return starting(word, VALUES[last])
         if word.startswith("-"):
-            return starting(word, [o for a in flag_parser()._actions for o in a.option_strings if o.startswith("--")])
+            return starting(word, [flag for flag in flag_parser(self.verb).known if flag.startswith("--")])
         key, equals, value = word.partition("=")
         return [f"{key}={item}" for item in self.values(key.lstrip("+~"), value)] if equals else self.keys(word)
 

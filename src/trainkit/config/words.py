@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import NoReturn
 
 from hydra.core.override_parser.types import Override
 
@@ -12,25 +11,14 @@ from trainkit import registry
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs, parse
 from trainkit.config.frame import Train
-from trainkit.errors import ConfigError, nearest
+from trainkit.errors import ConfigError
+from trainkit.flags import FlagParser
 
 
-class FlagParser(argparse.ArgumentParser):
-    """Flags in any order between overrides; a wrong one is a ConfigError with the nearest known flag."""
-
-    def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments: "):
-            flag = message.partition(": ")[2].split()[0]
-            close = nearest(flag, [option for action in self._actions for option in action.option_strings])
-            raise ConfigError(f"unknown flag '{flag}'" + (f" (did you mean {close}?)" if close else "; see --help"))
-        raise ConfigError(message)
-
-
-def common_flags() -> FlagParser:
+def common_flags(verb: str) -> FlagParser:
     """The flags of every verb that composes a config."""
-    parser = FlagParser(add_help=False, allow_abbrev=False)
+    parser = FlagParser(verb)
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("-cd", "--config-dir", "-cp", "--config-path", action="append", default=[])
     parser.add_argument("-cn", "--config-name")
