@@ -130,6 +130,23 @@ def _lock(path: Path) -> int:
         os.close(descriptor)  # its owner ended, and deleted the file, between our opening and locking it
 
 
+def is_killed(folder: Path, status: dict[str, Any]) -> bool:
+    """Whether the status says running and no process holds the folder. A lock that may not be looked at is held."""
+    if status.get("state") != "running":
+        return False
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go again by the close, at once
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 

@@ -99,7 +99,10 @@ def finished_before(path: Path, config: dict[str, Any]) -> dict[str, Any] | None
     status = rundir.read_status(path)
     if status.get("state") != "completed":
         return None
-    stored = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    try:
+        stored = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):  # what cannot be read is done again
+        return None
     return dict(status["result"]) if stored == config else None
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trainkit.errors import CheckpointError
+from trainkit.registry import FAMILIES
 
 # No bit of a result depends on these.
 FREE = (
@@ -16,12 +17,18 @@ FREE = (
 ROUNDING = ("device", "precision", "channels_last", "compile", "cuda_graph", "recompute", "accumulate")
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as {dotted key: value}."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """A nested config as {dotted key: value}, a component's name under its group: `model` and `model.hidden`."""
+    return dict(_leaves(config, ""))
+
+
+def _leaves(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            group = prefix.removesuffix(".")
+            yield (group if key == "name" and group in FAMILIES else f"{prefix}{key}"), value
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

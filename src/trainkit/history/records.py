@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import fcntl
 import functools
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit import rundir
+from trainkit.config.changes import flat
 from trainkit.errors import ConfigError
 
 STAMPED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_(?P<label>.+))?_(?P<uid>[0-9a-f]{6})")
@@ -44,7 +44,7 @@ class Record:
 
     @property
     def result(self) -> dict[str, Any]:
-        return _mapping(self.status.get("result"))
+        return mapping(self.status.get("result"))
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
@@ -108,12 +108,11 @@ def read(folder: Path) -> Record | None:
     status = _read_status(folder)
     if status is None:
         return None
-    state = status["state"]
-    if state == "running" and not is_held(folder / ".lock"):
+    if rundir.is_killed(folder, status):
         status = _read_status(folder) or status  # it may have ended between the two looks
-        state = "killed" if status["state"] == "running" else status["state"]
-    result = _mapping(status.get("result"))
-    splits = _mapping(result.get("metrics")).items()
+    state = "killed" if rundir.is_killed(folder, status) else status["state"]
+    result = mapping(status.get("result"))
+    splits = mapping(result.get("metrics")).items()
     metrics = {f"{split}/{name}": value for split, values in splits for name, value in _numbers(values).items()}
     epoch, step = _count(result.get("epochs")), _count(result.get("steps"))
     if not result and status["verb"] == "train":
@@ -194,17 +193,9 @@ def read_config(file: Path) -> dict[str, Any]:
             node: Any = read_yaml(text, file)
         else:
             node = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the C one is eight times as fast
-        return dict(_flat(_mapping(node), ""))
+        return flat(mapping(node))
     except (OSError, ValueError, yaml.YAMLError, RecursionError, ConfigError):
         return {}
-
-
-def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield (prefix.removesuffix(".") if key == "name" and prefix else f"{prefix}{key}"), value
 
 
 def _read_status(folder: Path) -> dict[str, Any] | None:
@@ -213,23 +204,6 @@ def _read_status(folder: Path) -> dict[str, Any] | None:
     except RecursionError:
         return None
     return status if isinstance(status.get("verb"), str) and isinstance(status.get("state"), str) else None
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a process holds the lock of a run folder. A lock that may not be looked at counts as held."""
-    try:
-        descriptor = os.open(lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go again by the close, at once
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _progress(file: Path) -> tuple[dict[str, float], int | None, int | None]:
@@ -242,7 +216,7 @@ def _progress(file: Path) -> tuple[dict[str, float], int | None, int | None]:
                 if '"event": "epoch"' not in line:
                     continue
                 try:
-                    last = _mapping(json.loads(line))
+                    last = mapping(json.loads(line))
                 except (ValueError, RecursionError):
                     continue  # the line that was being written when the process died
                 best = last if last.get("best") is True else best
@@ -252,12 +226,13 @@ def _progress(file: Path) -> tuple[dict[str, float], int | None, int | None]:
     return metrics, _count(last.get("epoch")), _count(last.get("step"))
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
+    """What was read from a file, if it is a mapping; else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def _numbers(value: Any) -> dict[str, float]:
-    numbers = _mapping(value).items()
+    numbers = mapping(value).items()
     return {str(k): v for k, v in numbers if isinstance(v, (int, float)) and not isinstance(v, bool)}
 
 

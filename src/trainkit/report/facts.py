@@ -15,9 +15,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from trainkit import checkpoint
+from trainkit import checkpoint, rundir
 from trainkit.errors import CheckpointError
-from trainkit.history.records import is_held
+from trainkit.history.records import mapping
 from trainkit.report import answers, pictures
 from trainkit.report.analysis import as_confusion
 from trainkit.report.answers import Predictions
@@ -115,10 +115,6 @@ class Facts:
         return number(self.measured.get(split, {}).get(metric))
 
 
-def mapping(value: Any) -> Row:
-    return value if isinstance(value, dict) else {}
-
-
 def number(value: Any) -> float | None:
     """A finite number; None for anything else."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -134,7 +130,7 @@ def read_facts(folder: Path) -> Facts:
     """Read all that a run folder holds."""
     facts = Facts(Path(os.path.abspath(folder)))
     facts.status = mapping(_try(facts, "status.json", lambda path: json.loads(_text(path)), {}))
-    facts.state = _state(folder, facts.status)
+    facts.state = "killed" if rundir.is_killed(folder, facts.status) else str(facts.status.get("state", "unknown"))
     facts.config = mapping(_try(facts, "config.yaml", lambda path: yaml.safe_load(_text(path)), {}))
     facts.environment = mapping(_try(facts, "env.json", lambda path: json.loads(_text(path)), {}))
     facts.command = _try(facts, "command.txt", _text, "").strip()
@@ -177,11 +173,6 @@ def _text(path: Path) -> str:
     if path.stat().st_size > limit:
         raise ValueError(f"it is larger than {limit:,} bytes")
     return path.read_text(encoding="utf-8")
-
-
-def _state(folder: Path, status: Row) -> str:
-    state = str(status.get("state", "unknown"))
-    return "killed" if state == "running" and not is_held(folder / ".lock") else state
 
 
 def _header(facts: Facts) -> Row:

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 from trainkit.config import folders
+from trainkit.config.changes import flat
 from trainkit.config.frame import Eval, Train
 from trainkit.errors import ConfigError
+from trainkit.history.records import mapping
 from trainkit.registry import FAMILIES
-from trainkit.report.facts import Facts, Row, mapping
+from trainkit.report.facts import Facts, Row
 from trainkit.schema import REQUIRED, plain, schema_of
 
-MAX_ROWS = 1000
+MAX_ROWS = 1000  # of a config; one that a run has written is a tenth of it
 PLACES = ("output_dir", "data_dir")  # where files are, which is no choice about the training
 UNKNOWN = object()  # the default of a key that this version does not know
-
-
-def flat(config: Row) -> Row:
-    """A config by dotted key, a component's name under its group: `model` and `model.hidden`."""
-    found: Row = {}
-    for key, value in config.items():
-        _flatten(str(key), value, found)
-    return found
-
-
-def _flatten(key: str, value: Any, found: Row) -> None:
-    if len(found) >= MAX_ROWS:
-        return
-    if not isinstance(value, dict):
-        found[key] = value
-        return
-    for name, item in value.items():
-        _flatten(key if name == "name" and key in FAMILIES else f"{key}.{name}", item, found)
 
 
 def defaults(facts: Facts) -> Row:
@@ -48,7 +33,7 @@ def defaults(facts: Facts) -> Row:
             continue
         name = str(node.get("name"))
         packaged = _packaged(group, name)
-        found |= {f"{group}.{key}": value for key, value in flat(packaged).items() if key != "name"}
+        found |= flat({group: packaged})
         found[group] = _packaged(group, chosen.get(group, "")).get("name", UNKNOWN)
     return found
 
@@ -77,7 +62,7 @@ def config_rows(facts: Facts) -> list[tuple[str, Any, Any, bool]]:
     """Key, value, default (UNKNOWN where there is none) and whether they differ, for every key of the config."""
     values, usual = flat(facts.config), flat(defaults(facts))
     rows = []
-    for key, value in values.items():
+    for key, value in itertools.islice(values.items(), MAX_ROWS):
         default = usual.get(key, UNKNOWN)
         differs = default is not UNKNOWN and key not in PLACES and default != value
         rows.append((key, value, UNKNOWN if default == "???" else default, differs))
