@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,14 @@ def alias_bomb(levels: int = 9) -> str:
     lines = ["name: mlp", f"a0: &a0 [{', '.join('x' * levels)}]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * levels)}]" for i in range(1, levels)]
     return "\n".join(lines)
+
+
+def damaged(payload: bytes) -> Iterator[bytes]:
+    """A file's content with one bit flipped, at 300 places, and cut off, at 100."""
+    draw = random.Random(0)
+    for _ in range(300):
+        content = bytearray(payload)
+        content[draw.randrange(len(payload))] ^= 1 << draw.randrange(8)
+        yield bytes(content)
+    for _ in range(100):
+        yield payload[: draw.randrange(len(payload))]

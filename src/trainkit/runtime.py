@@ -124,6 +124,7 @@ def _code_digest() -> str:
     return found.hexdigest()
 
 
+@functools.cache
 def _cpu_name() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -23,10 +23,11 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     """Evaluate the checkpoint as the config says; returns the metrics and the loss as `objective`."""
     started = time.monotonic()
     device = build.build_device(config)
-    folder.write_json("env.json", environment(device))
+    around = environment(device)
+    folder.write_json("env.json", around)
     tensors, meta = checkpoint.load(config.ckpt)
     data = build.build_data(config, device)
-    folder.write_json("env.json", environment(device) | {"loader": dataclasses.asdict(data.loading)})
+    folder.write_json("env.json", around | {"loader": dataclasses.asdict(data.loading)})
     for text in data.notes:
         console.note(text)
     build.adopt_facts(data, meta["data"], config.ckpt)

@@ -44,10 +44,11 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     try:
         with stop.catching():
             device = build.build_device(config)
-            folder.write_json("env.json", environment(device))
+            around = environment(device)
+            folder.write_json("env.json", around)
             data = build.build_data(config, device)
             mirror = build.mirrors(config, data)
-            folder.write_json("env.json", environment(device) | {"loader": dataclasses.asdict(data.loading)})
+            folder.write_json("env.json", around | {"loader": dataclasses.asdict(data.loading)})
             run = build.build_run(config, data, device, stop)
             checkpoints = build.build_checkpoints(config, data, device, folder.path)
             restored = checkpoints.restore(run, allow)
