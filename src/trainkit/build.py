@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from torch import nn
 from trainkit import checkpoint, losses, registry, speed
 from trainkit.averaging import Ema
 from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plain
+from trainkit.data import facts as data_facts
 from trainkit.data.augment import Augment
 from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.machine import default_data_dir
 from trainkit.data.placement import place
-from trainkit.data.splits import Data, Split, Task, hold_out, limit
-from trainkit.errors import CheckpointError, ConfigError
+from trainkit.data.splits import Data, hold_out, limit
+from trainkit.errors import ConfigError
 from trainkit.loop import Monitor, Run, optimize
 from trainkit.metrics import Meter, better, metric_names
 from trainkit.numerics import Guard
@@ -232,7 +233,7 @@ def build_checkpoints(config: Train, data: Data, device: torch.device, folder: P
     match = re.fullmatch(r"(\d+)(epoch|step|min)\w*", config.checkpoint_every)
     assert match is not None
     unit = "minute" if match[2] == "min" else match[2]
-    facts = {"config": to_plain(config), "data": data_facts(data), "runtime": runtime_facts(config, device)}
+    facts = {"config": to_plain(config), "data": data_facts.to_json(data), "runtime": runtime_facts(config, device)}
     return Checkpoints(folder, (int(match[1]), unit), config.keep_last, facts, data)
 
 
@@ -246,78 +247,11 @@ def runtime_facts(config: Train, device: torch.device) -> dict[str, Any]:
     return facts | {name: getattr(config, name) for name in options}
 
 
-def data_facts(data: Data) -> dict[str, Any]:
-    """What a model was trained on, as JSON: its inputs are normalised and its outputs named by this for ever."""
-    arrays = {"mean": data.mean, "std": data.std, "target_mean": data.target_mean, "target_std": data.target_std}
-    return {
-        "task": data.task,
-        "classes": data.classes,
-        "in_shape": list(data.in_shape),
-        "num_outputs": data.num_outputs,
-        "dtype": str(data.splits["train"].inputs.dtype),
-        "features": data.features,
-        **{name: None if value is None else [float(x) for x in value] for name, value in arrays.items()},
-    }
-
-
-def data_of(facts: Any, path: Path) -> Data:
-    """The data set of these facts, without its samples: what a model needs to know to be built and fed.
-
-    Raises CheckpointError when the facts are not those that `data_facts` writes.
-    """
-    try:
-        inputs = np.empty((0, *map(int, facts["in_shape"])), {"uint8": np.uint8, "float32": np.float32}[facts["dtype"]])
-        targets = np.empty((0, int(facts["num_outputs"])), np.float32)
-        data = Data("none", facts["task"], {"train": Split(inputs, targets)}, facts["classes"])
-        data.features = facts["features"]
-        adopt_facts(data, facts, path)
-        if data.mean is None or data.std is None or not len(data.mean) == len(data.std) == data.in_shape[0]:
-            raise ValueError("mean, std")
-        if data.task not in get_args(Task) or (data.classes is None) != (data.task == "regression"):
-            raise ValueError("task")
-    except (LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"'{path}' does not say what data its model was trained on ({error!r})") from error
-    return data
-
-
 def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, Data, dict[str, Any]]:
     """A checkpoint's model on the CPU, in evaluation mode; its data set, without samples; and the header."""
     tensors, meta = checkpoint.load(ckpt)
-    data = data_of(meta.get("data"), ckpt)
+    data = data_facts.from_json(meta.get("data"), ckpt)
     model = component("model", choice, data.in_shape, data.num_outputs)
     assert isinstance(model, nn.Module)
     checkpoint.load_model(model, tensors, ckpt)
     return model.eval(), data, meta
-
-
-def adopt_facts(data: Data, facts: dict[str, Any], path: Path) -> None:
-    """Give a data set the class order and the normalisation that a checkpoint's model was trained with.
-
-    Raises CheckpointError when the data is not of the model's kind: other task, shape or classes.
-    """
-    for what, ours, theirs in (
-        ("task", data.task, facts["task"]),
-        ("shape", list(data.in_shape), facts["in_shape"]),
-        ("number of outputs", data.num_outputs, facts["num_outputs"]),
-    ):
-        if ours != theirs:
-            raise CheckpointError(f"dataset {data.name} has {what} {ours}, but '{path}' was trained on {theirs}")
-    if data.classes is not None and data.classes != facts["classes"]:
-        _reorder_classes(data, facts["classes"], path)
-    for name in ("mean", "std", "target_mean", "target_std"):
-        values = facts[name]
-        setattr(data, name, None if values is None else np.array(values, dtype=np.float32))
-
-
-def _reorder_classes(data: Data, classes: list[str], path: Path) -> None:
-    assert data.classes is not None
-    missing = [name for name in data.classes if name not in classes]
-    if missing:
-        raise CheckpointError(f"dataset {data.name} has class '{missing[0]}', which '{path}' does not know")
-    order = np.array([classes.index(name) for name in data.classes])
-    for split in data.splits.values():
-        if data.task == "classification":
-            split.targets = order[split.targets]
-        else:
-            split.targets = split.targets[:, np.argsort(order)]
-    data.classes = classes

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainkit import build, checkpoint, loop, rundir
 from trainkit.config.frame import Eval
+from trainkit.data import facts as data_facts
 from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError
@@ -30,7 +31,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     folder.write_json("env.json", around | {"loader": dataclasses.asdict(data.loading)})
     for text in data.notes:
         console.note(text)
-    build.adopt_facts(data, meta["data"], config.ckpt)
+    data_facts.adopt(data, meta["data"], config.ckpt)
     split = choose_split(config, data)
     mirror = build.mirrors(config, data)
     model = build.build_model(config, data, device)

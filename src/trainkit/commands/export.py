@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainkit import __version__, build, formats, losses, rundir, storage
 from trainkit.config.frame import Export
+from trainkit.data import facts as data_facts
 from trainkit.data import inputs
 from trainkit.data.files import Files
 from trainkit.data.loaders import Normalize
@@ -73,7 +74,7 @@ def samples(config: Export, data: Data, meta: dict[str, Any]) -> tuple[Tensor, s
         found = build.build_data(config, _CPU)
     except DataError as error:
         raise DataError(f"{error}; to check the export with other real inputs, add input=FILE|FOLDER") from error
-    build.adopt_facts(found, meta["data"], config.ckpt)
+    data_facts.adopt(found, meta["data"], config.ckpt)
     split = next(name for name in ("test", "val", "train") if name in found.splits)
     chosen = np.unique(np.linspace(0, len(found.splits[split]) - 1, _SAMPLES).astype(np.int64))
     picked = found.splits[split].inputs[chosen]
@@ -107,7 +108,7 @@ def written(kind: str, module: formats.Deployed, sample: Tensor, facts: dict[str
 
 def describe(config: Export, kind: str, takes_raw: bool, data: Data, meta: dict[str, Any]) -> dict[str, Any]:
     """What stands in the file about itself."""
-    known = build.data_facts(data)
+    known = data_facts.to_json(data)
     name = "probabilities" if config.probabilities else "predictions" if data.task == "regression" else "logits"
     return {
         "trainkit": __version__,

@@ -114,38 +114,23 @@ def make(config: Train, flags: argparse.Namespace, memory: int | None) -> dict[s
 def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
     """What one build of the run shows."""
     import dataclasses
-    import itertools
 
-    from trainkit import build, loop
-    from trainkit.planning import memory
+    from trainkit import build
     from trainkit.planning.advice import advise
     from trainkit.planning.layers import measure_work
     from trainkit.planning.rehearsal import batches, rehearse
     from trainkit.signals import Stop
 
     run = build.build_run(config, data, device, Stop())
-    steps = run.train.steps_per_epoch
     inputs, targets = next(batches(run))
     part = -(-len(inputs) // config.accumulate)
-    plain = dataclasses.replace(config, compile=None)
-    forward = build.build_forward(plain, run.model, device, recompute=config.recompute)
-    kept = memory.activation_bytes(run, forward, inputs[:part], targets[:part])
+    inputs, targets = inputs[:part], targets[:part]
+    activations = _activations(config, run, inputs, targets)  # before the model is trained, and its gradients exist
     work = measure_work(run.model, run.loss_fn, inputs[:2], targets[:2])
     del inputs, targets
     rehearsal = rehearse(run)
-    peak = memory.peak_of(run, lambda: _discard(loop.optimize(run, *next(batches(run)))))
-    factors = (run.lr_factor(step) for step in range(steps * run.epochs))
-    base = float(run.optimizer.param_groups[0]["initial_lr"])
-    lrs = [base * factor for factor in itertools.islice(factors, 1_000_000)]
     return {
-        "data": {
-            "name": data.name,
-            "task": data.task,
-            "shape": list(data.in_shape),
-            "outputs": data.num_outputs,
-            "splits": {name: len(split) for name, split in data.splits.items()},
-            "loader": data.loading.kind,
-        },
+        "data": _data(data),
         "model": {
             "name": config.model.name,
             "parameters": sum(p.numel() for p in run.model.parameters()),
@@ -153,24 +138,8 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
             "layers": [dataclasses.asdict(layer) for layer in work.layers],
         },
         "flops_per_sample": {"forward": work.forward_flops, "backward": work.backward_flops},
-        "memory": {
-            "weights": memory.weight_bytes(run),
-            "average": memory.average_bytes(run),
-            "gradients": memory.tensor_bytes(iter(run.parameters)),
-            "optimizer": memory.optimizer_bytes(run),
-            "activations": kept,
-            "activations_of": part,
-            "peak": peak,
-        },
-        "steps": {"epochs": run.epochs, "per_epoch": steps, "total": steps * run.epochs, "batch": run.train.batch_size},
-        "optim": {"name": config.optim.name, "lr": base},
-        "schedule": {
-            "name": config.schedule.name,
-            "lrs": _thinned(lrs),
-            "first": lrs[0],
-            "max": max(lrs),
-            "last": lrs[-1],
-        },
+        "memory": {**_memory(run), "activations": activations, "activations_of": part},
+        **_steps(config, run),
         "monitor": {"metric": run.monitor.metric, "mode": run.monitor.mode},
         "device": str(device),
         "time": _times(config, data, run, rehearsal),
@@ -180,14 +149,66 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
     }
 
 
+def _data(data: Data) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "task": data.task,
+        "shape": list(data.in_shape),
+        "outputs": data.num_outputs,
+        "splits": {name: len(split) for name, split in data.splits.items()},
+        "loader": data.loading.kind,
+    }
+
+
+def _activations(config: Train, run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> int:
+    """Bytes kept for the backward pass, without compilation, which would take minutes here."""
+    import dataclasses
+
+    from trainkit import build
+    from trainkit.planning.memory import activation_bytes
+
+    plain = dataclasses.replace(config, compile=None)
+    forward = build.build_forward(plain, run.model, run.device, recompute=config.recompute)
+    return activation_bytes(run, forward, inputs, targets)
+
+
+def _memory(run: Run) -> dict[str, int]:
+    """Bytes that a run in progress takes; trains one step more."""
+    from trainkit import loop
+    from trainkit.planning import memory
+    from trainkit.planning.rehearsal import batches
+
+    def step() -> None:
+        loop.optimize(run, *next(batches(run)))
+
+    peak = memory.peak_of(run, step)
+    return {
+        "weights": memory.weight_bytes(run),
+        "average": memory.average_bytes(run),
+        "gradients": memory.tensor_bytes(iter(run.parameters)),
+        "optimizer": memory.optimizer_bytes(run),
+        "peak": peak,
+    }
+
+
+def _steps(config: Train, run: Run) -> dict[str, Any]:
+    """How many steps, and the lr over them."""
+    steps = run.train.steps_per_epoch
+    total = steps * run.epochs
+    base = float(run.optimizer.param_groups[0]["initial_lr"])
+    lrs = [base * run.lr_factor(step) for step in range(min(total, 1_000_000))]
+    ends = {"first": lrs[0], "max": max(lrs), "last": lrs[-1]}
+    return {
+        "steps": {"epochs": run.epochs, "per_epoch": steps, "total": total, "batch": run.train.batch_size},
+        "optim": {"name": config.optim.name, "lr": base},
+        "schedule": {"name": config.schedule.name, "lrs": _thinned(lrs), **ends},
+    }
+
+
 def notes(data: Data, run: Run) -> list[str]:
     """What `train` would note too."""
     lone = ["the last batch would hold one sample; it joins the batch before it"] if run.train.lone_sample else []
     return [*data.notes, *lone]
-
-
-def _discard(result: object) -> None:
-    """A step's result is of no use here."""
 
 
 def _thinned(values: list[float]) -> list[float]:
