@@ -169,6 +169,9 @@ CONFIG = [
     Row("r15-hydras-pickle", "train --experimental-rerun x", 2, r"--experimental-rerun"),
     Row("r15-flag-first", "--mutlirun", 2, r"flag '--mutlirun' is not known"),
     Row("r15-flag-value", "train --cfg jbo", 2, r"--cfg: invalid choice: 'jbo' \(choose from"),
+    Row(
+        "r15-sweeper-params", "train -m +hydra.sweeper.params={seed:1}", 2, r"hydra.sweeper.params can be set in a conf"
+    ),
     Row("r15-flag-without-value", "train --config-dir", 2, r"--config-dir.*: expected one argument$"),
     Row("r15-ls-group", "ls modl", 2, r"group 'modl' is not known \(did you mean model\?\)"),
     Row("r15-ls-flag", "ls --foo", 2, r"ls: unknown flag '--foo' \(did you mean --json\?\)$"),

@@ -33,14 +33,19 @@ def prepare(overrides: list[str], problems: list[str]) -> tuple[list[str], list[
         spelt += ["device=cuda", f"device.index={match.group(1)}"] if match else [text]
     parsed = parse(spelt, problems)
     plugins: list[str] = []
-    for override in parsed.values():
+    kept: list[str] = []
+    for text, override in parsed.items():
         if override.key_or_group == "plugins":
             plugins = _names(override)
-        elif override.key_or_group == "hydra.mode":
+        if override.key_or_group == "hydra.mode":
             problems.append("hydra.mode is set by trainkit: add -m for a sweep")
         elif override.key_or_group == "hydra.searchpath":  # Hydra would import a package named there
             problems.append("hydra.searchpath is refused; name a folder with --config-dir")
-    return [text for text, override in parsed.items() if override.key_or_group != "hydra.searchpath"], plugins
+        elif override.key_or_group.startswith("hydra.sweeper.params"):  # None, into which OmegaConf cannot merge
+            problems.append("hydra.sweeper.params can be set in a config file only; here write seed=1,2 itself")
+        else:
+            kept.append(text)
+    return kept, plugins
 
 
 def _names(override: Override) -> list[str]:
