@@ -70,7 +70,8 @@ class Fault:
             if name == "write" and self._kind == "within":
                 call(arguments[0], _half(arguments[1]))
             elif self._kind == "after":
-                call(*arguments, **options)
+                with contextlib.suppress(OSError):  # such as mkdir of a folder whose parent is not there yet
+                    call(*arguments, **options)
             os.kill(os.getpid(), signal.SIGKILL)
         if self._kind == "short":
             return call(arguments[0], _half(arguments[1])) if name == "write" else call(*arguments, **options)
