@@ -107,11 +107,19 @@ def report(error: Exception, name: str, run: RunDir) -> int:
         where = run.path / f"{run.verb}.log"
         lines = [visible(f"internal error: {type(error).__name__}: {reason} (traceback in {where})")]
     for line in lines:
-        print(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}", file=sys.stderr)
+        tell(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}")
     log.error("%s", "; ".join(lines), exc_info=None if isinstance(error, TrainkitError) else error)
     if run.is_open:
         try:
             run.close(state, exit_code=code, error="; ".join(lines))
         except TrainkitError as second:  # the disk that the run died of is still full
-            print(f"trainkit: error: {name}{visible(str(second))}", file=sys.stderr)
+            tell(f"trainkit: error: {name}{visible(str(second))}")
     return code
+
+
+def tell(line: str) -> None:
+    """Print a line to stderr. Where that leads nowhere, as to a closed terminal, the run still gets its status."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # or Python fails again when it ends
