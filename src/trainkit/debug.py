@@ -46,6 +46,7 @@ def overfit(run: Run, report: Report) -> tuple[Result, list[str]]:
             losses.append(float(loss))
             if run.step % run.log_every == 0 or run.step == 1 or losses[-1] <= NEAR_ZERO:
                 report.step(run, losses[-1])
+            report.tick(run)
             run.stop.check()
         run.epoch += 1
     story = f"the loss of {run.train.num_samples} samples went from {losses[0]:.4f} to {losses[-1]:.4f}"

@@ -162,6 +162,7 @@ def train_epoch(run: Run, report: Report, checkpoints: Checkpoints) -> Metrics:
         if run.step % run.log_every == 0 or run.step == 1:
             refuse_bad_steps(run)
             report.step(run, float(loss))  # float(): waits for the device, hence only here
+        report.tick(run)
         if checkpoints.due(run):
             checkpoints.save(run)
         run.stop.check()

@@ -14,6 +14,7 @@ from trainkit.data.splits import Data
 from trainkit.errors import ConfigError
 from trainkit.report.answers import Collector
 from trainkit.report.console import Console, table
+from trainkit.report.ending import summary
 from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.report.sinks import finite, scalars
 from trainkit.rundir import RunDir
@@ -50,8 +51,9 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     if console.as_json:
         console.say_json({"run": str(folder.path), "ckpt": str(config.ckpt), **result})
     title = f"{split} of {data.name}, {len(data.splits[split]):,} samples, epoch {meta['progress']['epoch']}"
-    for line in table(title, metrics):
-        console.say(line)
+    if not console.frame(title, summary({split: metrics}, "", folder.path)):
+        for line in table(title, metrics):
+            console.say(line)
     console.say(f"run folder: {rundir.shown(folder.path)}")
     draw_plots(config.plots, folder.path, started, console.say)
     return {**result, "metrics": {split: scalars(metrics)}}

@@ -20,6 +20,7 @@ from trainkit.loop import Run
 from trainkit.metrics import Metrics
 from trainkit.report.answers import Collector
 from trainkit.report.console import Console, table
+from trainkit.report.ending import summary
 from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.report.loggers import make_loggers
 from trainkit.report.sinks import Files, Report, finite, scalars
@@ -180,11 +181,25 @@ def show_result(result: dict[str, Any], path: Path, console: Console, plugins: l
         console.say(f"done, best epoch {result['best_epoch']}: {', '.join(values)}")
         return
     console.say("")
-    for split, metrics in result["metrics"].items():
-        for line in table(f"{split}, best epoch {result['best_epoch']} by {result['monitor']}", metrics):
-            console.say(line)
+    show_metrics(result, path, console)
     ckpt = shlex.quote(assignment("ckpt", rundir.shown(path)))
     command = " ".join([f"trainkit eval {ckpt}", *_naming(plugins)])
     console.say(f"run folder: {rundir.shown(path)}")
     report = f"trainkit report {shlex.quote(rundir.shown(path))}"
-    console.say("\n  ".join(["next:", command, f"{command} split=val", report, *looks]))
+    predict = " ".join([f"trainkit predict {ckpt} input=FILE", *_naming(plugins)])
+    console.say("\n  ".join(["next:", command, f"{command} split=val", predict, report, *looks]))
+
+
+def show_metrics(result: dict[str, Any], path: Path, console: Console) -> None:
+    """The metrics of the best epoch: in a frame beside those of the last one, or as plain lines."""
+    best, monitor = f"best epoch {result['best_epoch']}", result["monitor"]
+    columns = dict(result["metrics"])
+    if console.last is not None and console.last[0] != result["best_epoch"]:
+        epoch, split, metrics = console.last
+        columns[f"{split} of epoch {epoch}"] = metrics
+    title = f"{best} of {result['epochs']} by {monitor}"
+    if columns and console.frame(title, summary(columns, monitor.partition("/")[2], path)):
+        return
+    for split, metrics in result["metrics"].items():
+        for line in table(f"{split}, {best} by {monitor}", metrics):
+            console.say(line)

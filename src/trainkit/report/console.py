@@ -6,21 +6,18 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from trainkit.errors import ResourceError
+from trainkit.report.ending import Row, print_frame
+from trainkit.report.live import SHOWN, WAIT, View, columns_of, is_watched
 from trainkit.report.sinks import finite, scalars
 from trainkit.safety import visible
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from trainkit.loop import Run
     from trainkit.metrics import Metrics
-
-WAIT = 0.1  # share of an epoch spent waiting for data that is worth a word
-# Of the many metrics, those of an epoch's line, under names that let it fit into 80 columns.
-SHOWN = {"loss": "loss", "accuracy": "acc", "rmse": "rmse", "r2": "r2"}
 
 
 class Console:
@@ -30,24 +27,37 @@ class Console:
         self.stream: TextIO = sys.stderr if as_json else sys.stdout
         self.as_json = as_json
         self.prefix = prefix  # set for the jobs of a sweep, whose lines may mix
+        self.last: tuple[int, str, Metrics] | None = None  # the last epoch: number, split that judged it, its metrics
         self._mark = time.monotonic()
         self._hinted = False
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._live = live and self.stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._live = live and is_watched(self.stream)
+        self._view: View | None = None
 
     def begin(self, run: Run) -> None:
         """The first epoch begins now."""
+        if self._live:
+            self._view = View(self.stream, self.prefix, run)
         self._mark = time.monotonic()
 
     def say(self, text: str) -> None:
         """Print a line, above the bar when there is one."""
-        text = self.prefix + "\n".join(map(visible, text.split("\n")))
+        self._print("\n".join(map(visible, text.split("\n"))))
+
+    def _print(self, text: str) -> None:
+        text = self.prefix + text
+        if self._view is not None:
+            self._show(lambda view: view.print(text))
+            return
         try:
-            if self._bar is not None:
-                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            else:
-                print(text, file=self.stream, flush=True)
+            print(text, file=self.stream, flush=True)
+        except OSError:
+            self._drop_stream()
+
+    def _show(self, act: Callable[[View], None]) -> None:
+        if self._view is None:
+            return
+        try:
+            act(self._view)
         except OSError:
             self._drop_stream()
 
@@ -66,56 +76,56 @@ class Console:
                 raise ResourceError(f"the result cannot be written to standard output ({error.strerror})") from error
 
     def _drop_stream(self) -> None:
-        # The reader has gone (`| head`) or the disk behind it is full. Python would fail again when it flushes at
-        # exit, so the stream's descriptor is pointed at nothing.
+        # The reader has gone (`| head`, a closed terminal) or the disk behind it is full. Python would fail again when
+        # it flushes at exit, so the stream's descriptor is pointed at nothing.
         self._live = False
-        self._bar = None
+        self._view = None
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def note(self, text: str) -> None:
         self.say(f"note: {text}")
 
     def step(self, run: Run, loss: float) -> None:
-        if not self._live:
-            return
-        try:
-            self._advance(run, loss)
-        except OSError:
-            self._drop_stream()
+        self._show(lambda view: view.step(run, loss))
 
-    def _advance(self, run: Run, loss: float) -> None:
-        from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        steps = run.train.steps_per_epoch
-        if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=RichConsole(file=self.stream), transient=True)
-            self._task = self._bar.add_task("", total=run.epochs * steps)
-            self._bar.start()
-        assert self._task is not None
-        text = f"epoch {run.epoch + 1}/{run.epochs} loss {loss:.4f} lr {run.lr:.3g}"
-        self._bar.update(self._task, completed=run.step, description=text)
+    def tick(self, run: Run) -> None:
+        if self._view is not None:
+            self._show(lambda view: view.tick(run))
 
     def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
         now = time.monotonic()
+        self.last = run.epoch, "val" if val else "train", val or train
+        self._show(lambda view: view.epoch(run, train, val))
         width = len(str(run.epochs))
-        parts = [f"epoch {run.epoch:{width}}/{run.epochs}", *_shown(train)]
-        parts += ["| val", *_shown(val)] if val else []
         late = run.train.hint is not None and run.data_wait > WAIT
-        wait = f"(data wait {run.data_wait:.0%})" if late else ""
-        end = [f"| {now - self._mark:.2f} s", wait, "*" if is_best else ""]
-        self.say(" ".join(filter(None, [*parts, *end])))
+        groups = [
+            " ".join([f"epoch {run.epoch:{width}}/{run.epochs}", *_shown(train)]),
+            *([" ".join(["val", *_shown(val)])] if val else []),
+            f"{now - self._mark:.2f} s" + (f" (data wait {run.data_wait:.0%})" if late else ""),
+        ]
+        if self._view is None:
+            self._print(" | ".join(groups) + (" *" if is_best else ""))
+        else:
+            self._show(lambda view: view.print_epoch(groups, is_best))
         if late and not self._hinted:
             self._hinted = True
             self.note(f"the model waits for data: {run.train.hint}")
         self._mark = now
 
+    def frame(self, title: str, rows: Sequence[Row]) -> bool:
+        """Print rows in a frame. False where there is no terminal that is wide enough."""
+        if not self._live:
+            return False
+        try:
+            return print_frame(self.stream, columns_of(self.stream), title, rows)
+        except OSError:
+            self._drop_stream()
+            return True
+
     def close(self) -> None:
         """Take the bar away, if there is one."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._show(lambda view: view.close())
+        self._view = None
 
     def end(self, result: dict[str, Any]) -> None:
         self.close()

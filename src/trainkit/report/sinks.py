@@ -34,9 +34,10 @@ class Sink(Protocol):
 
 
 class OwnSink(Sink, Protocol):
-    """The console and the files of the run folder, which are also told what the user should know once."""
+    """The console and the files of the run folder, which are also told of every step and what the user should know."""
 
     def note(self, text: str) -> None: ...
+    def tick(self, run: Run) -> None: ...
 
 
 class Logger(Sink, Protocol):
@@ -66,6 +67,11 @@ class Report:
     def step(self, run: Run, loss: float) -> None:
         """A logged step: `loss` is that batch's mean."""
         self._tell(lambda sink: sink.step(run, loss))
+
+    def tick(self, run: Run) -> None:
+        """A step is done, logged or not. It may cost no time, and no wait for the device."""
+        for sink in self.sinks:
+            sink.tick(run)
 
     def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
         """An epoch is done, evaluated and saved."""
@@ -122,6 +128,9 @@ class Files:
     def step(self, run: Run, loss: float) -> None:
         row = {"step": run.step, "epoch": run.epoch + 1, "loss": loss, "lr": run.lr}
         self._line({"event": "step", "time": self._time(), **row})
+
+    def tick(self, run: Run) -> None:
+        """The files hold the logged steps only."""
 
     def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
         numbers = of_epoch(train, val)
