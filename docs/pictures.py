@@ -1,20 +1,34 @@
-"""Makes the pictures of docs/report.md from real runs: `python docs/pictures.py`, with MNIST in $TRAINKIT_DATA.
+"""Makes the pictures of the README, docs/live.md and docs/report.md from real runs: `python docs/pictures.py [live]`.
 
-Trains MNIST for a minute and sweeps the digits in a scratch folder, has `trainkit report` draw, takes pictures of its
-pages with Chromium, and puts all of it into docs/img/ with few colours, so that the files stay small.
+`live`: trains the digits on a pseudo terminal and draws what stood on its screen. Without it, also: trains MNIST, which
+is in $TRAINKIT_DATA, for a minute and sweeps the digits in a scratch folder, has `trainkit report` draw, and takes
+pictures of its pages with Chromium. All of it goes into docs/img/ with few colours, so that the files stay small.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "img"
+# The colours of a terminal, by the names that pyte has for them.
+COLOURS = {
+    "background": "#16181d",
+    "default": "#d8dbe2",
+    "green": "#6cc26c",
+    "brown": "#e5c158",
+    "cyan": "#5cc3d6",
+    "brightblack": "#5b616e",
+}
 
 
 def trainkit(folder: Path, *words: str) -> None:
@@ -31,9 +45,49 @@ def shrink(picture: Path, name: str, width: int, height: int | None = None) -> N
     image.quantize(128, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
 
 
+def draw_screen(screen: Any, first: str, last: int, name: str) -> None:
+    """Draw a screen of pyte down to a line, under the command that was typed, into docs/img."""
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")  # DejaVu Sans Mono, which has blocks and boxes
+    fonts = [ImageFont.truetype(folder / f"DejaVuSansMono{kind}.ttf", 15) for kind in ("", "-Bold")]
+    wide, high, edge = round(fonts[0].getlength("x")), 19, 12
+    image = Image.new("RGB", (wide * screen.columns + 2 * edge, high * (last + 2) + 2 * edge), COLOURS["background"])
+    draw = ImageDraw.Draw(image)
+    draw.text((edge, edge), f"$ {first}", COLOURS["default"], font=fonts[1])
+    for y in range(last + 1):
+        for x in range(screen.columns):
+            cell = screen.buffer[y][x]
+            place = (edge + wide * x, edge + high * (y + 1))
+            draw.text(place, cell.data, COLOURS[cell.fg], font=fonts[cell.bold])
+    image.quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+
+
+def draw_live() -> None:
+    """The live view in the middle of a run, and the frame at its end."""
+    from e2e.terminal import record, row
+
+    words = ["train", "model=cnn", "model.channels=[16,32]", "optim=adam", "batch_size=32", "epochs=12"]
+    env = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CI")} | {"TERM": "xterm"}
+    with tempfile.TemporaryDirectory() as scratch:
+        code, recording = record([sys.executable, "-m", "trainkit", *words], 104, 50, Path(scratch), env)
+        assert code == 0
+        typed = " ".join(["trainkit", *words])
+        later = (screen for screen in recording.screens() if re.match(r"epoch +([89]|1\d)/12 [^l]", row(screen)))
+        screen = next(later)
+        draw_screen(screen, typed, screen.cursor.y, "live.png")
+        screen = recording.last()
+        draw_screen(screen, typed, screen.cursor.y - 1, "live_end.png")
+
+
 def main() -> None:
     """Make all pictures."""
     sys.path.insert(0, str(ROOT / "tests"))
+    draw_live()
+    if sys.argv[1:] != ["live"]:
+        draw_reports()
+
+
+def draw_reports() -> None:
+    """The plots and the pages of `trainkit report`."""
     from report.browser import browser
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -174,6 +174,37 @@ def test_json_on_stdout_and_the_view_on_stderr(on_terminal: OnTerminal, capfd: p
     assert bars(recording) and "{" not in recording.sent.decode()
 
 
+NOISY = '''
+import sys
+from torch import nn
+from trainkit import register
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        print("hello from a batch of", len(x))
+        print("and hello on stderr", file=sys.stderr)
+        return super().forward(x.flatten(1))
+
+@register("model")
+def noisy(in_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return Noisy(64, num_outputs)
+'''
+
+
+def test_what_others_print_goes_above(on_terminal: OnTerminal, tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(NOISY)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "noisy.yaml").write_text("name: noisy\n")
+    before = sys.stdout, sys.stderr
+    code, recording = on_terminal("train", "model=noisy", "plugins=[noisy]", *SMALL[1:], "epochs=2", "log_every=1")
+    assert code == 0 and bars(recording), recording.lines()
+    assert (sys.stdout, sys.stderr) == before
+    spoken = [line for line in recording.lines() if "hello" in line]
+    # 11 training steps, the last of 14 samples, and 2 batches of val, in two epochs; then val and test
+    assert set(spoken) <= {f"hello from a batch of {n}" for n in (128, 14, 16, 103)} | {"and hello on stderr"}
+    assert len(spoken) == 2 * (2 * (11 + 2) + 2 + 3)
+
+
 def test_jobs_one_after_the_other(on_terminal: OnTerminal, tmp_path: Path) -> None:
     words = ("train", "-m", "seed=0,1", *SMALL[:-1], "hydra.sweep.dir=sweep", "epochs=3")
     code, recording = on_terminal(*words, columns=80)

@@ -37,6 +37,7 @@ class Console:
         """The first epoch begins now."""
         if self._live:
             self._view = View(self.stream, self.prefix, run)
+            self._view.begin()
         self._mark = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -79,7 +80,7 @@ class Console:
         # The reader has gone (`| head`, a closed terminal) or the disk behind it is full. Python would fail again when
         # it flushes at exit, so the stream's descriptor is pointed at nothing.
         self._live = False
-        self._view = None
+        self._leave_view()
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def note(self, text: str) -> None:
@@ -124,8 +125,13 @@ class Console:
 
     def close(self) -> None:
         """Take the bar away, if there is one."""
-        self._show(lambda view: view.close())
-        self._view = None
+        self._show(lambda view: view.clear())
+        self._leave_view()
+
+    def _leave_view(self) -> None:
+        if self._view is not None:
+            self._view.end()
+            self._view = None
 
     def end(self, result: dict[str, Any]) -> None:
         self.close()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from trainkit.report.line import ASCII, BLOCKS, Part, duration, fit, fold, sparkline
 
@@ -53,8 +54,27 @@ def encodable(text: str, stream: TextIO) -> bool:
     return True
 
 
+class Above:
+    """A standard stream, on a terminal, for what others print while the view is up: the line makes way for it."""
+
+    def __init__(self, stream: TextIO, view: View) -> None:
+        self._stream = stream
+        self._view = view
+
+    def write(self, text: str) -> int:
+        """Write where the line was; it comes back when it is drawn again."""
+        self._view.clear()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class View:
-    """The line, and what stays above it. Raises OSError when the terminal has gone."""
+    """The line, and what stays above it. Raises OSError when the terminal has gone.
+
+    From `begin` to `end`, what others print to stdout and stderr goes above the line too.
+    """
 
     def __init__(self, stream: TextIO, prefix: str, run: Run) -> None:
         from rich.color import ColorSystem
@@ -74,6 +94,7 @@ class View:
         self._done_before = run.step  # when this epoch, or what a resumed run does of it, began
         self._first: tuple[float, int] | None = None  # when the first step was done here, and which
         self._first_of_epoch: tuple[float, int] | None = None
+        self._replaced: dict[str, TextIO] = {}  # the standard streams, by name
 
     def print(self, text: str) -> None:
         """Write lines that stay."""
@@ -121,8 +142,23 @@ class View:
         self._done_before = run.step
         self._first_of_epoch = None
 
-    def close(self) -> None:
-        """Take the line away."""
+    def begin(self) -> None:
+        """Make way for what others print."""
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream.isatty():
+                self._replaced[name] = stream
+                setattr(sys, name, Above(stream, self))
+
+    def end(self) -> None:
+        """Have the standard streams as they were."""
+        while self._replaced:
+            name, stream = self._replaced.popitem()
+            if isinstance(getattr(sys, name), Above):
+                setattr(sys, name, stream)
+
+    def clear(self) -> None:
+        """Take the line away, until it is drawn again."""
         if self._shown:
             self._shown = ""
             self._write(ERASE)
