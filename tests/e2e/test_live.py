@@ -128,6 +128,18 @@ def test_the_frame_holds_the_metrics_and_the_files(on_terminal: OnTerminal, tmp_
     assert "metrics.json" in files and all((tmp_path / "again" / name).exists() for name in files)
 
 
+def test_without_a_val_split(on_terminal: OnTerminal) -> None:
+    code, recording = on_terminal("train", *SMALL, "epochs=2", "val_fraction=0")
+    assert code == 0
+    lines = recording.lines()
+    assert any(line.startswith("╭─ best epoch 2 of 2 by train/") for line in lines)
+    assert lines[lines.index("next:") + 1 :] == [
+        "  trainkit eval ckpt=run",
+        "  trainkit predict ckpt=run input=FILE",
+        "  trainkit report run",
+    ]
+
+
 @pytest.mark.parametrize("variable", ["NO_COLOR=1", "CI=true", "TERM=dumb"])
 def test_plain_lines_where_they_are_asked_for(
     variable: str, on_terminal: OnTerminal, monkeypatch: pytest.MonkeyPatch
@@ -174,7 +186,7 @@ def test_json_on_stdout_and_the_view_on_stderr(on_terminal: OnTerminal, capfd: p
     assert bars(recording) and "{" not in recording.sent.decode()
 
 
-NOISY = '''
+NOISY = """
 import sys
 from torch import nn
 from trainkit import register
@@ -188,7 +200,7 @@ class Noisy(nn.Linear):
 @register("model")
 def noisy(in_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return Noisy(64, num_outputs)
-'''
+"""
 
 
 def test_what_others_print_goes_above(on_terminal: OnTerminal, tmp_path: Path) -> None:

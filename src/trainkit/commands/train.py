@@ -187,7 +187,8 @@ def show_result(result: dict[str, Any], path: Path, console: Console, plugins: l
     console.say(f"run folder: {rundir.shown(path)}")
     report = f"trainkit report {shlex.quote(rundir.shown(path))}"
     predict = " ".join([f"trainkit predict {ckpt} input=FILE", *_naming(plugins)])
-    console.say("\n  ".join(["next:", command, f"{command} split=val", predict, report, *looks]))
+    also = [f"{command} split=val"] if "val" in result["metrics"] else []
+    console.say("\n  ".join(["next:", command, *also, predict, report, *looks]))
 
 
 def show_metrics(result: dict[str, Any], path: Path, console: Console) -> None:

@@ -102,10 +102,13 @@ class View:
 
     def print_epoch(self, groups: Sequence[str], is_best: bool) -> None:
         """Write an epoch's line; in more than one on a narrow terminal."""
-        text = "\n".join(
-            fold([*groups[:-1], groups[-1] + " *" * is_best], columns_of(self._stream) - len(self._prefix))
-        )
-        self.print(self._prefix + (text[:-1] + self.paint("*", "bold yellow") if is_best else text))
+        width = columns_of(self._stream) - len(self._prefix)
+        if is_best:
+            text = "\n".join(fold([*groups[:-1], f"{groups[-1]} *"], width))
+            text = text.removesuffix("*") + self.paint("*", "bold yellow")
+        else:
+            text = "\n".join(fold(groups, width))
+        self.print(self._prefix + text)
 
     def paint(self, text: str, style: str) -> str:
         """A text with the codes of a style, in the sixteen colours that users choose for their terminal."""
@@ -187,7 +190,7 @@ class View:
             self._bar(run, min(NARROWEST + spare, WIDEST)) if part.rank == BAR else self.paint(part.text, part.style)
             for part in parts
         ]
-        return self._prefix + " ".join(texts)
+        return self._prefix + " ".join(texts) if parts else ""
 
     def _bar(self, run: Run, width: int) -> str:
         """How much of the whole run is done."""
