@@ -34,6 +34,19 @@ def let_pass(sent: bytes, master: int) -> None:
     """Watch a terminal and do nothing."""
 
 
+def interrupt_at(pattern: str) -> Callable[[bytes, int], None]:
+    """Watch a terminal and press Ctrl-C, once, when something stands on it."""
+    pressed: list[bool] = []
+
+    def watch(sent: bytes, master: int) -> None:
+        text = re.sub(r"\x1b\[[\d;]*m", "", sent[-2000:].decode(errors="ignore"))
+        if not pressed and re.search(pattern, text):
+            pressed.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return watch
+
+
 @pytest.fixture
 def on_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnTerminal]:
     """`on_terminal("train", …, columns=80)` in `tmp_path`, in this process and on a real terminal."""
@@ -89,7 +102,6 @@ def test_nothing_wraps_and_the_epochs_stay(columns: int, on_terminal: OnTerminal
     assert all(("ETA" in bar) == (columns >= 40) for bar in seen)
     if columns != 60:  # where it depends on how long the other parts are
         assert all((" lr 0.1" in bar) == (columns >= 80) for bar in seen)
-    assert (re.search("[▁▂▃▄▅▆▇█]{2,}", seen[-1]) is not None) == (columns >= 60)
 
     lines = recording.lines()
     if columns >= 80:
@@ -171,12 +183,25 @@ def test_without_a_terminal_rich_is_not_even_imported(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout and "\r" not in done.stdout
 
 
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_sparkline(columns: int, on_terminal: OnTerminal) -> None:
+    watch = interrupt_at("acc [^\n]* [▁▂▃▄▅▆▇█]{4,} ")
+    code, recording = on_terminal("train", *SMALL, "epochs=1000", columns=columns, watch=watch)
+    assert code == 130
+    assert max(map(len, bars(recording))) < columns
+    assert re.search("[▁▂▃▄▅▆▇█]{4,} ", bars(recording)[-1])
+    assert ("val acc " in bars(recording)[-1]) == (columns == 200)
+
+
 def test_a_stream_that_knows_only_ascii(on_terminal: OnTerminal) -> None:
-    code, recording = on_terminal("train", *SMALL, "epochs=12", columns=80, encoding="ascii")
-    assert code == 0
+    watch = interrupt_at(r"acc [^\n]* [_.:=+*#-]{4,} ")
+    code, recording = on_terminal("train", *SMALL, "epochs=1000", watch=watch, encoding="ascii")
+    assert code == 130
     assert recording.sent.isascii()
-    assert re.match(r"epoch +\d+/12 [#.]+ loss .* [_.:=+*#-]{2,10} .*ETA", bars(recording)[-1])
-    assert any(re.fullmatch(r"\| +val +test.* \|", line) for line in recording.lines())
+    assert re.match(r"epoch +\d+/1000 [#.]+ loss .* [_.:=+*#-]{2,10} .*ETA", bars(recording)[-1])
+    code, recording = on_terminal("eval", "ckpt=run", "hydra.run.dir=again", encoding="ascii")
+    assert code == 0 and recording.sent.isascii()
+    assert any(re.fullmatch(r"\| accuracy +0\.\d{4} +\|", line) for line in recording.lines())
 
 
 def test_json_on_stdout_and_the_view_on_stderr(on_terminal: OnTerminal, capfd: pytest.CaptureFixture[str]) -> None:
@@ -258,14 +283,8 @@ def test_an_error_stands_where_the_bar_was(on_terminal: OnTerminal) -> None:
 
 
 def test_an_interrupt_leaves_no_bar(on_terminal: OnTerminal, tmp_path: Path) -> None:
-    sent: list[int] = []
-
-    def interrupt(so_far: bytes, master: int) -> None:
-        if re.search(rb"epoch +2/", so_far) and not sent:
-            sent.append(signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    code, recording = on_terminal("train", *SMALL, "epochs=100000", columns=200, watch=interrupt)
+    words = ("train", *SMALL, "epochs=1000")
+    code, recording = on_terminal(*words, columns=200, watch=interrupt_at("epoch +2/"))
     assert code == 130
     assert bars(recording)
     *epochs, end = recording.lines()
