@@ -29,6 +29,10 @@ def row(screen: pyte.Screen) -> str:
     return "".join(screen.buffer[screen.cursor.y][x].data for x in range(screen.columns)).rstrip()
 
 
+class HangUp(OSError):
+    """Raised by who watches a terminal, to close it."""
+
+
 class Recording:
     """The bytes that a terminal of a width was sent."""
 
@@ -55,10 +59,10 @@ class Recording:
 
 
 @contextlib.contextmanager
-def terminal(columns: int, watch: Callable[[bytes, int], None], encoding: str) -> Iterator[tuple[Recording, TextIO]]:
+def terminal(columns: int, watch: Callable[[bytes], None], encoding: str) -> Iterator[tuple[Recording, TextIO]]:
     """A terminal that this process writes to; all of it is read when the context ends.
 
-    watch: is called, in the thread that reads, with what was sent so far and the other end of the pty.
+    watch: is called, in the thread that reads, with what was sent so far.
     """
     master, slave = pty.openpty()
     size(slave, columns, 50)
@@ -68,7 +72,8 @@ def terminal(columns: int, watch: Callable[[bytes, int], None], encoding: str) -
         with contextlib.suppress(OSError):  # EIO: nobody can write any more
             while piece := os.read(master, 1 << 16):
                 recording.sent += piece
-                watch(recording.sent, master)
+                watch(recording.sent)
+        os.close(master)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -77,8 +82,6 @@ def terminal(columns: int, watch: Callable[[bytes, int], None], encoding: str) -
             yield recording, stream
     finally:
         reader.join()
-        with contextlib.suppress(OSError):  # `watch` has closed it
-            os.close(master)
 
 
 def record(command: Sequence[str], columns: int, rows: int, cwd: Path, env: dict[str, str]) -> tuple[int, Recording]:

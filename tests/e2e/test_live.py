@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from terminal import Recording, record, row, size, terminal
+from terminal import HangUp, Recording, record, row, size, terminal
 
 from conftest import clean_environment, process_restored
 
@@ -30,15 +30,15 @@ BAR = r"epoch +\d+/\d+ [━─]+ loss"
 OnTerminal = Callable[..., tuple[int, Recording]]
 
 
-def let_pass(sent: bytes, master: int) -> None:
+def let_pass(sent: bytes) -> None:
     """Watch a terminal and do nothing."""
 
 
-def interrupt_at(pattern: str) -> Callable[[bytes, int], None]:
+def interrupt_at(pattern: str) -> Callable[[bytes], None]:
     """Watch a terminal and press Ctrl-C, once, when something stands on it."""
     pressed: list[bool] = []
 
-    def watch(sent: bytes, master: int) -> None:
+    def watch(sent: bytes) -> None:
         text = re.sub(r"\x1b\[[\d;]*m", "", sent[-2000:].decode(errors="ignore"))
         if not pressed and re.search(pattern, text):
             pressed.append(True)
@@ -60,7 +60,7 @@ def on_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnT
     def run(
         *words: str,
         columns: int = 80,
-        watch: Callable[[bytes, int], None] = let_pass,
+        watch: Callable[[bytes], None] = let_pass,
         encoding: str = "utf-8",
         streams: Sequence[str] = ("stdout", "stderr"),
     ) -> tuple[int, Recording]:
@@ -295,9 +295,9 @@ def test_an_interrupt_leaves_no_bar(on_terminal: OnTerminal, tmp_path: Path) -> 
 
 
 def test_a_terminal_that_goes_away_does_not_end_the_run(on_terminal: OnTerminal, tmp_path: Path) -> None:
-    def hang_up(so_far: bytes, master: int) -> None:
+    def hang_up(so_far: bytes) -> None:
         if b"steps of 128" in so_far:  # the last line before training
-            os.close(master)
+            raise HangUp
 
     code, recording = on_terminal("train", *SMALL, "epochs=30", watch=hang_up)
     assert code == 0
