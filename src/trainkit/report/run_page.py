@@ -101,10 +101,6 @@ def _classes(facts: Facts) -> Markup | None:
     return section("Classes", content, f"On {facts.split}, the lowest F1 first.")
 
 
-def _percent(share: float) -> str:
-    return f"{share:.1%}"
-
-
 def _taken(name: str | None, times: int) -> str:
     return "–" if name is None else f"{name} ({times})"
 
