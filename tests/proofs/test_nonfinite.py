@@ -71,10 +71,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("proofs_steep", None)
 
 
-def tensors_of(run: Path, file: str) -> dict[str, torch.Tensor]:
-    return checkpoint.load(run / "checkpoints" / file)[0]
-
-
 def test_the_first_bad_step_is_named_and_nothing_of_it_saved(scratch: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with states_kept(scratch / "states"):
         assert main(["train", *WORDS, "checkpoint_every=1steps"]) == 5

@@ -9,7 +9,7 @@ from typing import Any
 from trainkit import registry
 from trainkit.config.words import common_flags, train_config
 from trainkit.errors import DataError
-from trainkit.report.text import fitted, terminal_width
+from trainkit.report.columns import fitted, prose_width
 from trainkit.safety import visible
 
 HELP = """\
@@ -48,7 +48,7 @@ def check(argv: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps({**result.facts, "errors": result.errors, "warnings": result.warnings}, indent=2))
     else:
-        width = terminal_width()
+        width = prose_width()
         for line in report(result.facts, result.warnings, width) if "splits" in result.facts else []:
             print(visible(line))
         if not result.errors:

@@ -19,7 +19,7 @@ from trainkit.data.cache import cache_folder, cap_bytes
 from trainkit.data.machine import default_data_dir, free_host_memory, num_cpus
 from trainkit.errors import ConfigError, TrainkitError
 from trainkit.flags import FlagParser
-from trainkit.report.text import fitted, terminal_width
+from trainkit.report.columns import fitted, prose_width
 
 HELP = """\
 usage: trainkit doctor [--json]
@@ -60,7 +60,7 @@ def doctor(argv: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        print("\n".join(part for line in report(facts) for part in fitted(line, terminal_width())))
+        print("\n".join(part for line in report(facts) for part in fitted(line, prose_width())))
     return 1 if problems else 0
 
 

@@ -16,7 +16,7 @@ from trainkit.config.frame import Train
 from trainkit.config.origin import Origin, field_of, origins
 from trainkit.config.words import common_flags, ready
 from trainkit.errors import ConfigError, nearest
-from trainkit.report.text import terminal_width
+from trainkit.report.columns import prose_width
 from trainkit.safety import visible
 from trainkit.schema import REQUIRED, convert, describe, plain
 
@@ -180,7 +180,7 @@ def _chain(chain: list[dict[str, Any]]) -> list[str]:
 
 def _wrapped(label: str, text: str) -> list[str]:
     return textwrap.wrap(
-        text, terminal_width(), initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False
+        text, prose_width(), initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False
     )
 
 

@@ -1,10 +1,11 @@
-"""Plain tables of text for any width: no colour, no box, nothing of a name that a terminal would obey."""
+"""Plain lines and tables of text for any width: no colour, no box, nothing of a name that a terminal would obey."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -16,8 +17,22 @@ UNLIMITED = 1_000_000
 
 
 def terminal_width() -> int:
-    """The characters of a line: the terminal's or $COLUMNS; without either, as in a pipe, nothing is cut."""
+    """The characters of a table's line: the terminal's or $COLUMNS; without either, as in a pipe, nothing is cut."""
     return shutil.get_terminal_size((UNLIMITED, 24)).columns
+
+
+def prose_width() -> int:
+    """The characters of a line that is read: those of the terminal (or $COLUMNS), within 40 and 120."""
+    return max(min(shutil.get_terminal_size().columns, 120), 40)
+
+
+def fitted(line: str, width: int) -> list[str]:
+    """A line that a terminal only shows, or its parts where it is wider than `width`; words are never broken."""
+    line = visible(line)
+    if len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def width_of(text: str) -> int:

@@ -6,14 +6,14 @@ import sys
 from typing import Any
 
 from trainkit.report.chart import curve
-from trainkit.report.text import fitted, terminal_width
+from trainkit.report.columns import fitted, prose_width
 
 LAYERS_SHOWN = 24  # of a deeper model the largest are shown
 
 
 def show(facts: dict[str, Any]) -> None:
     """Print a plan, as wide as the terminal."""
-    width = terminal_width()
+    width = prose_width()
     braille = (sys.stdout.encoding or "").lower().startswith("utf")
     lines = [*_head(facts), "", *_layers(facts["model"], width), "", *_memory(facts["memory"]), ""]
     lines += [*_schedule(facts, width, braille), "", *_time(facts["time"], facts["steps"]["epochs"])]
