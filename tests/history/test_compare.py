@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,18 @@ def test_two_runs_of_the_same_are_not_distinguishable(trainkit_here: CommandHere
     assert (comparison["difference"], comparison["p"], comparison["distinguishable"]) == (0, 1, False)
     text = trainkit_here("compare", str(single), str(again)).out
     assert "config: no difference" in text and "not distinguishable" in " ".join(text.split())
+
+
+def test_a_value_of_null_is_told_from_a_key_that_is_not_there(
+    trainkit_here: CommandHere, outputs: Path, single: Path
+) -> None:
+    other = outputs / "train" / "other"
+    shutil.copytree(single, other)
+    config = (other / "config.yaml").read_text()
+    assert "\nclip: null\n" in config
+    (other / "config.yaml").write_text(config.replace("\nclip: null\n", "\nclip: 1\n") + "new: 3\n")
+    out = trainkit_here("compare", str(single), str(other)).out
+    assert re.search(r"^clip +null +1$", out, re.M) and re.search(r"^new {10,}3$", out, re.M)
 
 
 def test_an_evaluation_counts_as_the_run_it_evaluates(trainkit_here: CommandHere, outputs: Path, sweep: Path) -> None:

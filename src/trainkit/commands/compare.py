@@ -105,8 +105,14 @@ def config_table(groups: Sequence[Group], width: int) -> list[str]:
     differing = differences(groups)
     if not differing:
         return ["config: no difference"]
-    rows = [[key, *map(shown, values)] for key, values in differing.items()]
+    rows = [[key, *(setting(one, key) for one in groups)] for key in differing]
     return in_blocks([["config", *(one.name for one in groups)], *rows], True, width)
+
+
+def setting(one: Group, key: str) -> str:
+    """A config value; nothing where the group has no such key."""
+    value = one.config.get(key)
+    return "null" if value is None and key in one.config else shown(value)
 
 
 def metric_table(groups: Sequence[Group], width: int) -> list[str]:

@@ -252,9 +252,10 @@ def report(facts: dict[str, Any]) -> list[str]:
         lines.append(f"  {device['device']:8} {device['name']}{memory}: {'works' if device['works'] else 'FAILS'}")
     lines += ["", "packages"] + [f"  {name} {version or 'missing'}" for name, version in facts["packages"].items()]
     lines += ["", "extras"]
+    width = max(map(len, facts["extras"]), default=0)
     for name, members in facts["extras"].items():
         shown = ", ".join(f"{package} {version or '(not installed)'}" for package, version in members.items())
-        lines.append(f"  {name:8} {shown}")
+        lines.append(f"  {name:{width}} {shown}")
     lines += ["", f"hydra plugins: {', '.join(facts['hydra_plugins'])}", "", "folders"]
     for name, place in facts["folders"].items():
         room = f", {_gb(place['free'])} free" if "free" in place else ""
