@@ -103,10 +103,11 @@ class RunDir:
         try:
             storage.replace_json(self.path / "status.json", self._status)
         finally:
+            descriptor, self._lock = self._lock, -1
             with contextlib.suppress(OSError):
                 (self.path / ".lock").unlink()
-            os.close(self._lock)
-            self._lock = -1
+            with contextlib.suppress(OSError):  # the descriptor is gone even if this fails, and the lock with it
+                os.close(descriptor)
 
     def write_json(self, name: str, value: Any) -> None:
         storage.replace_json(self.path / name, value)

@@ -88,3 +88,4 @@ def test_a_training_run_struck_at_any_call(tmp_path: Path, monkeypatch: pytest.M
     for kind in ("before", "within", "after", "ENOSPC", "EIO", "full"):
         number = draw.randrange(len(calls))
         struck.strike_and_go_on(number, kind, tmp_path / kind, nursery, expected)
+    struck.strike_and_go_on(len(calls) - 1, "EIO", tmp_path / "last", nursery, expected)  # the lock is let go
