@@ -140,6 +140,17 @@ def test_the_frame_holds_the_metrics_and_the_files(on_terminal: OnTerminal, tmp_
     assert "metrics.json" in files and all((tmp_path / "again" / name).exists() for name in files)
 
 
+def test_being_watched_changes_no_bit(on_terminal: OnTerminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("model=cnn", "model.channels=[4]", "model.dropout=0.2", "batch_size=8", "epochs=2", "device.threads=1")
+    code, recording = on_terminal("train", *words, "device=cpu", "hydra.run.dir=run")
+    assert code == 0 and len(bars(recording)) > 2
+    watched = (tmp_path / "run" / "checkpoints" / "last.safetensors").read_bytes()
+    monkeypatch.setenv("NO_COLOR", "1")
+    code, recording = on_terminal("train", *words, "device=cpu", "hydra.run.dir=plain")
+    assert code == 0 and not bars(recording)[1:]
+    assert (tmp_path / "plain" / "checkpoints" / "last.safetensors").read_bytes() == watched
+
+
 def test_without_a_val_split(on_terminal: OnTerminal) -> None:
     code, recording = on_terminal("train", *SMALL, "epochs=2", "val_fraction=0")
     assert code == 0
