@@ -21,6 +21,7 @@ import pytest
 from conftest import clean_environment
 from trainkit.report.facts import read_facts
 from trainkit.report.verdict import verdict
+from writers import alias_bomb
 
 if TYPE_CHECKING:
     from conftest import Command, CommandHere
@@ -170,6 +171,31 @@ def test_a_killed_and_resumed_run(trainkit: Command, trainkit_here: CommandHere,
     (tmp_path / "run" / "status.json").write_text(json.dumps(status))
     text, _ = report(trainkit_here, "run")
     assert "2026-01-01, after step 7: trainkit resume run" in text and "parent /p" in text
+
+
+BOMBS = {
+    "of lists": alias_bomb(),
+    "of mappings": "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{p: *a{i - 1}, q: *a{i - 1}}}\n" for i in range(1, 40)),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_config_that_would_fill_the_memory_is_left_out(
+    bomb: str, whole: Path, trainkit_here: CommandHere, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "config.yaml").write_text(BOMBS[bomb])
+    text, root = report(trainkit_here, "run", "--output", "r.html")
+    assert "config.yaml cannot be read" in text and "Config" not in heads(root)
+
+
+def test_an_environment_of_many_entries_is_shown_in_part(
+    whole: Path, trainkit_here: CommandHere, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "env.json").write_text(json.dumps({f"entry{i}": i for i in range(20_000)}))
+    text, _ = report(trainkit_here, "run", "--output", "r.html")
+    assert "entry999 " in text and "entry1000 " not in text
 
 
 FILES = ["status.json", "config.yaml", "env.json", "command.txt", "metrics.jsonl", "predictions.npz", "pictures.npz"]

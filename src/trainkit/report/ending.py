@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from trainkit.report.columns import lines_of, width_of
+from trainkit.report.columns import UNLIMITED, lines_of, width_of
 from trainkit.report.sinks import scalars
 from trainkit.safety import visible
 
@@ -31,13 +31,13 @@ def summary(columns: Mapping[str, Metrics], monitored: str, folder: Path) -> lis
     """Rows for a frame: a metric's values in the columns' order, the monitored one marked; then the folder's files."""
     names = list(dict.fromkeys(name for metrics in columns.values() for name in scalars(metrics)))
     rows = [[name, *(_number(metrics, name) for metrics in columns.values())] for name in names]
-    head, *numbers = lines_of([["", *columns], *rows], [True] + [False] * len(columns), width=10_000)
+    head, *numbers = lines_of([["", *columns], *rows], [True] + [False] * len(columns), width=UNLIMITED)
     files = [[name, what] for name, what in PLACES.items() if (folder / name).exists()]
     return [
         (head, "dim"),
         *((line, "bold" if name == monitored else "") for name, line in zip(names, numbers, strict=True)),
         ("", ""),
-        *((line, "dim") for line in lines_of(files, [True, True], width=10_000)),
+        *((line, "dim") for line in lines_of(files, [True, True], width=UNLIMITED)),
     ]
 
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from trainkit import checkpoint, rundir
 from trainkit.errors import CheckpointError
-from trainkit.history.records import mapping
+from trainkit.history.records import mapping, parse_config
 from trainkit.report import answers, pictures
 from trainkit.report.analysis import as_confusion
 from trainkit.report.answers import Predictions
@@ -131,7 +130,7 @@ def read_facts(folder: Path) -> Facts:
     facts = Facts(Path(os.path.abspath(folder)))
     facts.status = mapping(_try(facts, "status.json", lambda path: json.loads(_text(path)), {}))
     facts.state = "killed" if rundir.is_killed(folder, facts.status) else str(facts.status.get("state", "unknown"))
-    facts.config = mapping(_try(facts, "config.yaml", lambda path: yaml.safe_load(_text(path)), {}))
+    facts.config = _try(facts, "config.yaml", lambda path: parse_config(_text(path), path), {})
     facts.environment = mapping(_try(facts, "env.json", lambda path: json.loads(_text(path)), {}))
     facts.command = _try(facts, "command.txt", _text, "").strip()
     if facts.verb == "train":
@@ -162,7 +161,7 @@ def _try(facts: Facts, name: str, read: Callable[[Path], Value], otherwise: Valu
         return read(facts.path / name)
     except FileNotFoundError:
         facts.missing.append(f"{name} is not there")
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
         facts.missing.append(f"{name} cannot be read: {reason}")
     return otherwise

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import __version__
-from trainkit.config.changes import flat
 from trainkit.history.records import mapping
 from trainkit.report.analysis import confused, label_probability, per_class, true_probability, worst
 from trainkit.report.answers import Predictions
@@ -20,7 +19,7 @@ from trainkit.report.markup import Markup, element, join, picture, table
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
 from trainkit.report.panels import panels
 from trainkit.report.pictures import COUNT
-from trainkit.report.settings import UNKNOWN, config_rows, word
+from trainkit.report.settings import UNKNOWN, config_rows, rows_of, word
 from trainkit.report.verdict import label, shown, verdict
 
 MANY = 40  # classes in the table of classes, the worst ones, before the rest is folded away
@@ -223,7 +222,7 @@ def _config(facts: Facts) -> Markup | None:
 
 
 def _environment(facts: Facts) -> Markup | None:
-    rows = [[key, word(value)] for key, value in flat(facts.environment).items()]
+    rows = [[key, word(value)] for key, value in rows_of(facts.environment).items()]
     if not rows:
         return None
     device, versions = facts.environment.get("device_name"), mapping(facts.environment.get("versions"))

@@ -10,14 +10,18 @@ from trainkit.config import folders
 from trainkit.config.changes import flat
 from trainkit.config.frame import Eval, Train
 from trainkit.errors import ConfigError
-from trainkit.history.records import mapping
 from trainkit.registry import FAMILIES
 from trainkit.report.facts import Facts, Row
 from trainkit.schema import REQUIRED, plain, schema_of
 
-MAX_ROWS = 1000  # of a config; one that a run has written is a tenth of it
+MAX_ROWS = 1000  # of a config or an environment; what a run has written is a tenth of it
 PLACES = ("output_dir", "data_dir")  # where files are, which is no choice about the training
 UNKNOWN = object()  # the default of a key that this version does not know
+
+
+def rows_of(node: Row) -> Row:
+    """A config or an environment by dotted key, as much of it as a page shows."""
+    return dict(itertools.islice(flat(node).items(), MAX_ROWS))
 
 
 def defaults(facts: Facts) -> Row:
@@ -60,9 +64,9 @@ def _packaged(group: str, name: str) -> Row:
 
 def config_rows(facts: Facts) -> list[tuple[str, Any, Any, bool]]:
     """Key, value, default (UNKNOWN where there is none) and whether they differ, for every key of the config."""
-    values, usual = flat(facts.config), flat(defaults(facts))
+    values, usual = rows_of(facts.config), flat(defaults(facts))
     rows = []
-    for key, value in itertools.islice(values.items(), MAX_ROWS):
+    for key, value in values.items():
         default = usual.get(key, UNKNOWN)
         differs = default is not UNKNOWN and key not in PLACES and default != value
         rows.append((key, value, UNKNOWN if default == "???" else default, differs))
@@ -72,8 +76,8 @@ def config_rows(facts: Facts) -> list[tuple[str, Any, Any, bool]]:
 def differences(runs: list[Facts]) -> list[tuple[str, list[Any]]]:
     """The keys of config and environment that are not the same in all runs, each with its values."""
     tables = [
-        {key: value for key, value in flat(run.config).items() if key not in PLACES}
-        | {f"env.{key}": value for key, value in flat(mapping(run.environment)).items() if key != "executable"}
+        {key: value for key, value in rows_of(run.config).items() if key not in PLACES}
+        | {f"env.{key}": value for key, value in rows_of(run.environment).items() if key != "executable"}
         for run in runs
     ]
     keys = dict.fromkeys(key for values in tables for key in values)
