@@ -33,21 +33,17 @@ def carry_out(
 ) -> Result:
     """Call the "module:function" of a verb in its open folder and record the result, if `accept` does not raise.
 
-    Raises what the verb raises; memory that ran out becomes a ResourceError, and what torch refuses because of
-    device.deterministic a ConfigError.
+    Raises what the verb raises; what torch refuses becomes a `refusal`.
     """
     started = time.monotonic()
     module, _, function = target.partition(":")
     try:
         result: Result = getattr(importlib.import_module(module), function)(config, run, console, **options)
-    except (MemoryError, RuntimeError) as error:
-        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
-        if found:  # torch has no class of its own for it
-            refusal = f"device.deterministic=true: {operation} has no deterministic implementation here"
-            raise ConfigError(refusal) from error
-        if not is_out_of_memory(error):
+    except (MemoryError, RuntimeError, ValueError) as error:
+        known = refusal(error, config)
+        if known is None:
             raise
-        raise ResourceError(name_memory(error, config)) from error
+        raise known from error
     accept(result)
     run.close("completed", exit_code=0, seconds=round(time.monotonic() - started, 3), result=result)
     return result
@@ -79,6 +75,18 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether Python, torch's allocator of the CPU, or that of a GPU found no memory."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
+def refusal(error: Exception, config: Frame) -> TrainkitError | None:
+    """What torch refuses, but has no class of its own for, as an error for the user; None for anything else."""
+    operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+    if found:
+        return ConfigError(f"device.deterministic=true: {operation} has no deterministic implementation here")
+    if "Expected more than 1 value per channel when training" in str(error):
+        return ConfigError(
+            "batch norm cannot train on one sample: raise batch_size, lower accumulate, or take another norm"
+        )
+    return ResourceError(name_memory(error, config)) if is_out_of_memory(error) else None
 
 
 def name_memory(error: Exception, config: Frame) -> str:

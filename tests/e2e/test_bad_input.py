@@ -472,6 +472,13 @@ def test_refused_when_data_and_model_are_known(row: Row, trainkit_here: CommandH
     assert_recorded(row, tmp_path / "outputs", outcome.err)
 
 
+def test_batch_norm_of_one_sample_is_refused_by_the_first_step(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    outcome = trainkit_here(*f"train {FAST} model.norm=batch batch_size=1".split())
+    row = Row("", "", 2, "batch norm cannot train on one sample: raise batch_size, lower accumulate, or take .* norm$")
+    assert_refused(row, outcome.code, "", outcome.err)
+    assert_recorded(row, tmp_path / "outputs", outcome.err)
+
+
 def assert_recorded(row: Row, outputs: Path, err: str) -> None:
     (status,) = [json.loads(path.read_text()) for path in outputs.glob("*/*/status.json")]
     assert (status["state"], status["exit_code"]) == ("failed", row.code)

@@ -143,6 +143,7 @@ def test_output_fits_the_terminal(trainkit: Command, columns: int) -> None:
         ("--lr-range --plot no/where.png", 2, "there is no folder"),
         ("--lr-rnge", 2, "did you mean --lr-range?"),
         ("-m model=mlp,cnn", 2, "unknown flag '-m'"),
+        ("model.norm=batch batch_size=1", 2, "batch norm cannot train on one sample: raise batch_size, lower accum"),
         ("model=mlp,cnn", 2, "several values"),
         ("dataset=npz dataset.file=nope.npz", 3, "no such file"),
         ("optim=lbfgs --lr-range", 2, "one gradient a step"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit.config.words import common_flags, train_config
-from trainkit.errors import ConfigError, ResourceError
+from trainkit.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -92,9 +92,8 @@ def check_flags(flags: argparse.Namespace) -> None:
 
 def make(config: Train, flags: argparse.Namespace, memory: int | None) -> dict[str, Any]:
     """All facts of a plan, as JSON data."""
-    import torch
-
     from trainkit import build
+    from trainkit.conduct import refusal
 
     device = build.build_device(config)
     data = build.build_data(config, device)
@@ -105,9 +104,11 @@ def make(config: Train, flags: argparse.Namespace, memory: int | None) -> dict[s
             facts["lr_range"] = try_lrs(config, data, device, flags.plot)
         if flags.max_batch:
             facts["max_batch"] = try_batches(config, data, device, memory)
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        raise ResourceError(f"a step of batch_size={config.batch_size} does not fit ({reason}); lower it") from None
+    except (MemoryError, RuntimeError, ValueError) as error:
+        known = refusal(error, config)
+        if known is None:
+            raise
+        raise known from error
     return facts
 
 
