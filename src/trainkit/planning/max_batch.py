@@ -17,18 +17,19 @@ from trainkit import loop
 from trainkit.data.machine import free_host_memory
 from trainkit.errors import ResourceError
 from trainkit.loop import Run
-from trainkit.planning.memory import peak_of
+from trainkit.planning.memory import peak_of, process_bytes
 from trainkit.planning.rehearsal import batches, tolerate_bad_steps
 
 SAFE = 0.8  # share of the CPU's free memory that is used at most
 FINE = 16  # the result is exact to one part in so many
 SMALL = (2, 16)  # the batches that the line is drawn through
 ATTEMPTS = 6
+QUIET, LONGEST = 2, 10  # on the CPU a trial ends when so many steps left the peak where it was, or after so many
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Two real steps: the batch, whether it fitted, the bytes at its peak and its seconds (None where it did not)."""
+    """Real steps: the batch, whether it fitted, the bytes at its peak and its seconds (None where it did not)."""
 
     batch_size: int
     fits: bool
@@ -63,16 +64,25 @@ def find_max_batch(run: Run, limit: int | None, say: Callable[[Trial], None]) ->
 def _warm_up(run: Run) -> None:
     # The optimizer's state is made by the first step, and is part of every later one.
     run.train.batch_size = min(SMALL[0], run.train.num_samples)
-    _step(run)
+    _steps(run)
 
 
-def _step(run: Run) -> None:
-    """Two steps as `loop.train_epoch` makes them: while the second begins, what the first returned is still there."""
+def _steps(run: Run) -> None:
+    """Steps as `loop.train_epoch` makes them: while the next begins, what the last returned is still there.
+
+    Two show the peak of torch's allocator on CUDA. On the CPU each step cuts the C library's heap up anew, and for some
+    steps that makes the process grow.
+    """
     run.model.train()
     stream = batches(run)
-    for _ in range(2):
+    quiet = highest = 0
+    for step in range(1, LONGEST + 1):
         inputs, targets = next(stream)
         kept = loop.train_step(run, inputs, targets)
+        before, highest = highest, process_bytes("VmHWM")
+        quiet = quiet + 1 if highest == before else 0
+        if step >= 2 and (run.device.type == "cuda" or quiet >= QUIET):
+            break
     del kept
 
 
@@ -80,7 +90,7 @@ def _try(run: Run, batch_size: int, limit: int | None, say: Callable[[Trial], No
     run.train.batch_size = batch_size
     started = time.perf_counter()
     try:
-        peak = peak_of(run, lambda: _step(run))
+        peak = peak_of(run, lambda: _steps(run))
         trial = Trial(batch_size, limit is None or peak <= limit, peak, time.perf_counter() - started)
     except (torch.OutOfMemoryError, ResourceError):
         trial = Trial(batch_size, False, None, None)

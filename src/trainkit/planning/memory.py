@@ -113,14 +113,14 @@ def peak_of(run: Run, work: Callable[[], None]) -> int:
         ctypes.CDLL(None).malloc_trim(0)  # freed memory that glibc keeps would be used again, and not be seen to grow
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the process's high-water mark begins anew
-    before = _process_bytes("VmRSS")
+    before = process_bytes("VmRSS")
     with TensorPeak() as tensors:
         work()
-    grown = _process_bytes("VmHWM") - before
+    grown = process_bytes("VmHWM") - before
     return state + max(int(tensors.peak), grown)
 
 
-def _process_bytes(name: str) -> int:
+def process_bytes(name: str) -> int:
     """A number of /proc/self/status in bytes; 0 where there is none."""
     with contextlib.suppress(OSError):
         found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.M)
