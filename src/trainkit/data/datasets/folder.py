@@ -32,14 +32,17 @@ from trainkit.schema import Count, Fraction
 
 _CHUNK, _CHUNK_BYTES = 256, 16 << 20  # most files, and pixels of them, in a job: enough to make the hand-over cheap
 _AHEAD = 2  # jobs that wait for each worker
+_STAMP = 3  # numbers in the stamp of a file
 # What one process takes, in seconds: more than this in all and workers are worth starting.
 _A_FILE, _A_BYTE, _WORTH_WORKERS = 1.5e-4, 1.5e-8, 1.0
 
 
-class _Sample(NamedTuple):
-    path: str
-    label: int
-    stamp: tuple[int, int, int]  # size, and times of the last change of content and of anything, in ns
+class _Images(NamedTuple):
+    """The image files of a split, by class and name. In columns: a tuple for each of many files would cost more."""
+
+    paths: list[str]
+    labels: list[int]
+    stamps: list[int]  # three of each file: size, and times of the last change of content and of anything, in ns
 
 
 @register("dataset")
@@ -77,7 +80,7 @@ class ImageFolder:
 
     root: Path
     classes: list[str]
-    found: dict[str, list[_Sample]]
+    found: dict[str, _Images]
     shape: tuple[int, int, int]
     mode: str
     on_bad: str
@@ -87,7 +90,7 @@ class ImageFolder:
 
     @property
     def nbytes(self) -> int:
-        return sum(map(len, self.found.values())) * math.prod(self.shape)
+        return len(self._paths()) * math.prod(self.shape)
 
     def decoded(self, workers: int | None = None) -> Data:
         """All images in memory, by way of the cache; `workers` processes decode what is not in it, None for all CPUs.
@@ -115,31 +118,33 @@ class ImageFolder:
         tolerant = dataclasses.replace(self, on_bad="skip")
         notes = list(self.notes)
         entry = tolerant._read(False, None, notes)
-        samples = [sample for samples in self.found.values() for sample in samples]
+        paths = self._paths()
         stream = Stream(self.shape, self.mode, num_cpus())
-        return tolerant._data(entry, stream, notes), [(samples[bad.row].path, bad.reason) for bad in entry.bad]
+        return tolerant._data(entry, stream, notes), [(paths[bad.row], bad.reason) for bad in entry.bad]
+
+    def _paths(self) -> list[str]:
+        return [path for images in self.found.values() for path in images.paths]
 
     def _data(self, entry: Entry, stream: Stream | None, notes: list[str]) -> Data:
         bad = {failure.row: failure.reason for failure in entry.bad}
         splits, first = {}, 0
-        for split, samples in self.found.items():
-            good = np.array([row for row in range(first, first + len(samples)) if row not in bad], dtype=np.int64)
-            missing = [row for row in range(first, first + len(samples)) if row in bad]
+        for split, images in self.found.items():
+            size = len(images.paths)
+            missing = [row - first for row in bad if first <= row < first + size]
+            good = np.setdiff1d(np.arange(size), missing)
             if missing:
-                path, count = samples[missing[0] - first].path, f"{len(missing)} of {len(samples)}"
-                where = f"the first is {path} ({bad[missing[0]]})"
-                notes.append(f"{split}: {count} images could not be read and were left out; {where}")
-            labels = np.array([samples[row - first].label for row in good], dtype=np.int64)
+                where = f"the first is {images.paths[missing[0]]} ({bad[first + missing[0]]})"
+                notes.append(f"{split}: {len(missing)} of {size} images could not be read and were left out; {where}")
             # a slice where nothing is missing: an index array would copy the whole data set
-            rows = good if missing else slice(first, first + len(samples))
-            paths = np.array([samples[row - first].path for row in good], dtype=object)
+            rows = first + good if missing else slice(first, first + size)
+            labels, paths = np.array(images.labels, dtype=np.int64)[good], np.array(images.paths, dtype=object)[good]
             if entry.images is not None:
                 inputs: Array | Files = entry.images[rows]
             else:
                 assert stream is not None
                 inputs = Files(paths, stream)
             splits[split] = Split(inputs, labels, entry.moments[rows], paths)
-            first += len(samples)
+            first += size
         data = Data("folder", "classification", splits, classes=self.classes, notes=notes)
         if len(data.splits["train"]):  # all of it may be unreadable, which the checks report
             hold_out(data, "test", self.test_fraction, self.split_seed)
@@ -147,12 +152,20 @@ class ImageFolder:
 
     def _read(self, keep: bool, workers: int | None, notes: list[str]) -> Entry:
         """What the cache has of these files, or what decoding all of them gives; with `keep` also the images."""
-        samples = [sample for samples in self.found.values() for sample in samples]
+        paths = self._paths()
 
         def fill(images: Rows | None, moments: Rows) -> list[Bad]:
-            return _decode_all(samples, images, moments, self.shape, self.mode, self.on_bad, workers)
+            processes = self._workers() if workers is None else workers
+            return _decode_all(paths, images, moments, self.shape, self.mode, self.on_bad, processes)
 
-        return fetch(Wanted(self._key(), len(samples), self.shape, keep), fill, notes)
+        return fetch(Wanted(self._key(), len(paths), self.shape, keep), fill, notes)
+
+    def _workers(self) -> int:
+        """How many processes decode; none where starting them would take longer than they save."""
+        seconds = sum(
+            _A_FILE * len(images.paths) + _A_BYTE * sum(images.stamps[::_STAMP]) for images in self.found.values()
+        )
+        return num_cpus() if seconds > _WORTH_WORKERS else 0
 
     def _key(self) -> str:
         """A digest of all that the decoded arrays depend on, without opening a file.
@@ -164,10 +177,10 @@ class ImageFolder:
 
         digest = hashlib.sha256(repr((DECODER, PIL.__version__, self.shape, self.mode, self.on_bad)).encode())
         start = len(os.path.join(self.root, ""))
-        for split, samples in self.found.items():
-            digest.update(f"{split}\0{len(samples)}\0".encode())
-            text = "".join(f"{sample.path[start:]}\0{sample.stamp}\0" for sample in samples)
-            digest.update(text.encode("utf-8", "surrogateescape"))
+        for split, images in self.found.items():
+            digest.update(f"{split}\0{len(images.paths)}\0{images.stamps}\0".encode())
+            names = "\0".join([path[start:] for path in images.paths])
+            digest.update(names.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:40]
 
 
@@ -206,28 +219,32 @@ def _subfolders(place: Path) -> list[os.DirEntry[str]]:
     return folders
 
 
-def _scan(place: Path, classes: list[str], notes: list[str], faults: list[str]) -> list[_Sample]:
+def _scan(place: Path, classes: list[str], notes: list[str], faults: list[str]) -> _Images:
     """The images of a split, by class and name; a line in `faults` for each folder that cannot be a class."""
-    samples: list[_Sample] = []
+    paths: list[str] = []
+    labels: list[int] = []
+    stamps: list[int] = []
     ignored: Counter[str] = Counter()
     for folder in _subfolders(place):
         if folder.name not in classes:
             faults.append(f"{folder.path}: {unknown('class', folder.name, classes[:20])} (the folders of train)")
             continue
-        label, before = classes.index(folder.name), len(samples)
+        before = len(paths)
         for entry in _entries(Path(folder.path)):
             if may_be_image(entry):
-                samples.append(_Sample(entry.path, label, _stamp(entry)))
+                paths.append(entry.path)
+                stamps += _stamp(entry)
             elif entry.name != "Thumbs.db":
                 ignored["folders" if entry.is_dir() else os.path.splitext(entry.name)[1] or "no extension"] += 1
-        if len(samples) == before:
+        labels += [classes.index(folder.name)] * (len(paths) - before)
+        if len(paths) == before:
             faults.append(f"{folder.path}: no image in this class folder; looked for {', '.join(SUFFIXES)}")
-    if not samples and not faults:
+    if not paths and not faults:
         raise DataError(f"{place}: no class folders in it")
     if ignored:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items())[:5])
         notes.append(f"{place}: what is no image was left out: {listed}")
-    return samples
+    return _Images(paths, labels, stamps)
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int]:
@@ -239,25 +256,24 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, int, int]:
 
 
 def _decode_all(
-    samples: list[_Sample],
+    paths: list[str],
     images: Rows | None,
     moments: Rows,
     shape: tuple[int, int, int],
     mode: str,
     on_bad: str,
-    workers: int | None,
+    workers: int,
 ) -> list[Bad]:
-    """Fill `images` (None: decode and forget) and `moments`; returns the unreadable samples, or raises DataError.
+    """Fill `images` (None: decode and forget) and `moments`; returns the unreadable files, or raises DataError.
 
-    The samples are judged in their order, whichever worker is first.
+    The files are judged in their order, whichever worker is first.
     """
-    workers = _workers(samples) if workers is None else workers
     ahead = _AHEAD * max(workers, 1)
     kept = images is not None
     chunk = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(shape)))
     scratch = images or in_memory((ahead * chunk, *shape), np.uint8, "choose a smaller dataset.image_size")
     decoders = Decoders(workers, scratch, moments, mode)
-    starts = range(0, len(samples), chunk)
+    starts = range(0, len(paths), chunk)
     failures = []
     try:
         for done in range(len(starts) + ahead):
@@ -265,18 +281,11 @@ def _decode_all(
                 first = starts[done - ahead]
                 failures += [failure._replace(row=first + failure.row) for failure in decoders.result()]
             if failures and on_bad == "fail":
-                path = samples[failures[0].row].path
-                reason = failures[0].reason
+                path, reason = paths[failures[0].row], failures[0].reason
                 raise DataError(f"{path}: not a readable image ({reason}); remove it or set dataset.on_bad=skip")
             if done < len(starts):
-                paths = [sample.path for sample in samples[starts[done] : starts[done] + chunk]]
-                decoders.submit(starts[done] if kept else done % ahead * chunk, starts[done], paths)
+                piece = paths[starts[done] : starts[done] + chunk]
+                decoders.submit(starts[done] if kept else done % ahead * chunk, starts[done], piece)
     finally:
         decoders.close()
     return failures
-
-
-def _workers(samples: list[_Sample]) -> int:
-    """How many processes decode; none where starting them would take longer than they save."""
-    seconds = sum(_A_FILE + _A_BYTE * sample.stamp[0] for sample in samples)
-    return num_cpus() if seconds > _WORTH_WORKERS else 0
