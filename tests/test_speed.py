@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from trainkit import build, checkpoint, loop
+from trainkit.blocks import GlobalMax
 from trainkit.cli import main
 from trainkit.config.compose import check_jobs
 from trainkit.config.folders import install
@@ -116,6 +117,22 @@ def test_compiled_forward_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     plain, _ = losses_of(config("model=mlp"), steps=3)
     compiled, _ = losses_of(config("model=mlp", "compile=default"), steps=3)
     assert compiled == pytest.approx(plain, rel=1e-4)
+
+
+def test_a_compiled_maximum_has_gradients_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of a compiled backward pass round elsewhere, so a maximum that looks for its value again finds none."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    norm = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU()]
+    model = nn.Sequential(*norm, GlobalMax(), nn.Linear(8, 2))
+    inputs, targets = torch.randn(16, 3, 8, 8), torch.arange(16) % 2
+
+    def gradients(**options: str) -> torch.Tensor:
+        model.zero_grad()
+        nn.functional.cross_entropy(prepare(model, CPU, dtype=torch.bfloat16, **options)(inputs), targets).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    torch.testing.assert_close(gradients(compile="default"), gradients(), atol=0.02, rtol=0.05)
 
 
 @pytest.mark.parametrize(

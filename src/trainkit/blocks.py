@@ -20,10 +20,14 @@ class Residual(nn.Module):
 
 
 class GlobalMax(nn.Module):
-    """The largest value of each channel: (N, C, H, W) to (N, C). Unlike torch's pooling, deterministic on CUDA."""
+    """The largest value of each channel: (N, C, H, W) to (N, C). Unlike torch's pooling, deterministic on CUDA.
+
+    By index: the gradient of `amax` asks which values equal the largest, and a compiled backward pass in bf16 computes
+    them again with other rounding, finds none, and divides by zero.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.amax(dim=(2, 3))
+        return x.flatten(2).max(dim=2).values
 
 
 class Cool(nn.Module):
