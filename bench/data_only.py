@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.processes import Failed, Reading, run
+from bench.processes import Reading, last_line, succeed
 from bench.sections import Say, Section, interleave
 from bench.works import BY_NAME
 
@@ -25,10 +25,8 @@ def data_section(data_dir: Path, repeats: int, say: Say) -> Section:
     """Images per second of trainkit's resident path and of the tutorial's, each in a process of its own."""
 
     def measure(row: str) -> Reading:
-        done = run([sys.executable, "-m", "bench.data_only", row, str(data_dir)])
-        if done.code != 0:
-            raise Failed(f"exit {done.code}: {done.err.strip()[-200:]}")
-        return {**json.loads(done.out.strip().splitlines()[-1]), "peak_rss_mb": done.peak_rss_mb}
+        done = succeed([sys.executable, "-m", "bench.data_only", row, str(data_dir)])
+        return {**last_line(done), "peak_rss_mb": done.peak_rss_mb}
 
     section = Section("data", "data", "CIFAR-10 from JPEG files, flip and crop, the model taken out")
     interleave(section, {row: (lambda _, row=row: measure(row)) for row in ROWS}, repeats, say)
@@ -40,12 +38,13 @@ Epoch = Callable[[int], Iterable[Any]]
 
 def resident(data_dir: Path) -> tuple[float, Epoch]:
     """trainkit's loader over the decoded images, as `trainkit train` builds it: (seconds, epoch number -> batches)."""
+    from bench.contestants.trainkit import overrides
     from bench.steady import compose
     from trainkit import build
     from trainkit.signals import Stop
 
     begin = time.perf_counter()
-    config = compose(WORK, data_dir)
+    config = compose(overrides(WORK, 0, data_dir))
     device = build.build_device(config)
     run = build.build_run(config, build.build_data(config, device), device, Stop())
     return time.perf_counter() - begin, lambda epoch: run.train.epoch(epoch)

@@ -1,4 +1,4 @@
-"""docs/img/bench.png: seconds of training and evaluation by contestant, a panel for each work."""
+"""A picture in docs/img/: seconds of training and evaluation by contestant, a panel for each work."""
 
 from __future__ import annotations
 

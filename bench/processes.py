@@ -74,23 +74,32 @@ def not_installed(contestant: str) -> str | None:
 
 
 def contest(contestant: str, work: Work, seed: int, data_dir: Path) -> Reading:
-    """Do the work once; returns the readings named in `stopwatch.py`, with total_s and peak_rss_mb.
+    """Do the work once; returns the readings named in `stopwatch.py`, with total_s and peak_rss_mb. Raises Failed."""
+    if contestant == "trainkit":
+        return trained(trainkit.overrides(work, seed, data_dir))
+    module = f"bench.contestants.{contestant}"
+    done = succeed([sys.executable, "-m", module, work.name, str(seed), str(data_dir)])
+    return {**last_line(done), "total_s": done.total_s, "peak_rss_mb": done.peak_rss_mb}
 
-    Raises Failed with the last line of what the process said.
-    """
+
+def trained(words: Sequence[str]) -> Reading:
+    """The readings of `trainkit train` with these overrides. Raises Failed."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        scratch = Path(name)
-        if contestant == "trainkit":
-            command = trainkit.command(work, seed, data_dir)
-        else:
-            module = f"bench.contestants.{contestant}"
-            command = [sys.executable, "-m", module, work.name, str(seed), str(data_dir)]
-        done = run(command, scratch)
-        if done.code != 0:
-            lines = done.err.strip().splitlines() or ["no message"]
-            raise Failed(f"exit {done.code}: {lines[-1]}")
-        if contestant == "trainkit":
-            reading = trainkit.read(scratch, done.started)
-        else:
-            reading = json.loads(done.out.strip().splitlines()[-1])
+        done = succeed([*trainkit.program(), "train", *words], Path(name))
+        reading = trainkit.read(Path(name), done.started)
     return {**reading, "total_s": done.total_s, "peak_rss_mb": done.peak_rss_mb}
+
+
+def succeed(command: Sequence[str], cwd: Path | None = None) -> Done:
+    """As `run`. Raises Failed with the last line of what the process said when it ends with another code than 0."""
+    done = run(command, cwd)
+    if done.code != 0:
+        lines = done.err.strip().splitlines() or ["no message"]
+        raise Failed(f"exit {done.code}: {lines[-1][-200:]}")
+    return done
+
+
+def last_line(done: Done) -> Reading:
+    """What a process printed last, as JSON."""
+    reading: Reading = json.loads(done.out.strip().splitlines()[-1])
+    return reading

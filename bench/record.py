@@ -22,8 +22,8 @@ PACKAGES = ["torch", "torchvision", "lightning", "keras", "fastai"]
 ENVIRONMENT = "import json; from trainkit.runtime import auto, environment; print(json.dumps(environment(auto())))"
 
 
-def machine() -> dict[str, str]:
-    """Hardware and versions, in words."""
+def machine() -> tuple[str, dict[str, str]]:
+    """The type of the device (`cpu`, `cuda`), and hardware and versions in words."""
     facts = json.loads(run([sys.executable, "-c", ENVIRONMENT]).out)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     versions = [f"trainkit {facts['versions']['trainkit']}", f"Python {platform.python_version()}"]
@@ -33,17 +33,30 @@ def machine() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions.append(f"{package} not installed")
     device = f"{facts['device_name']} ({facts['device']}), {facts['threads']} threads, {facts['cpu_capability']}"
-    return {
+    return facts["device"], {
         "device": f"{device}, {os.cpu_count()} CPU cores seen, {memory:.0f} GiB of memory",
         "versions": ", ".join(versions),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
-def read(path: Path) -> tuple[dict[str, str], list[Section]]:
-    """A record written by `write`: the machine and the sections."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return record["machine"], [Section(**section) for section in record["sections"]]
+@dataclasses.dataclass
+class Record:
+    """What was measured on one machine."""
+
+    machine: dict[str, str]
+    sections: list[Section]
+
+
+def read(path: Path) -> dict[str, Record]:
+    """What `write` has written, by the type of the device; empty before the first time."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        device: Record(part["machine"], [Section(**section) for section in part["sections"]])
+        for device, part in found.items()
+    }
 
 
 def merge(old: Sequence[Section], new: Sequence[Section]) -> list[Section]:
@@ -52,30 +65,30 @@ def merge(old: Sequence[Section], new: Sequence[Section]) -> list[Section]:
     return [fresh.pop(section.name, section) for section in old] + list(fresh.values())
 
 
-def write(root: Path, sections: Sequence[Section], where: dict[str, str]) -> list[Path]:
-    """Put the sections into bench/results.json, docs/benchmarks.md and docs/img/bench.png under `root`.
+def write(root: Path, sections: Sequence[Section], device: str, where: dict[str, str]) -> list[Path]:
+    """Put the sections into bench/results.json, docs/benchmarks.md and a picture in docs/img/ under `root`.
 
-    Sections measured before stay if hardware and versions are the same, so that a part can be repeated; else
-    they go, because figures of two machines do not stand in one table. Returns the files written. Raises ValueError
-    when the page has no markers.
+    Sections measured before on a device of this type stay if hardware and versions are the same, so that a part can be
+    repeated; else they go, because figures of two machines do not stand in one table. Returns the files written. Raises
+    ValueError when the page has no markers.
     """
-    results, page, picture = (
-        root / "bench" / "results.json",
-        root / "docs" / "benchmarks.md",
-        root / "docs/img/bench.png",
-    )
+    results, page = root / "bench" / "results.json", root / "docs" / "benchmarks.md"
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page} has no lines {BEGIN} and {END}")
-    if results.exists():
-        known, old = read(results)
-        if known == where:
-            sections = merge(old, sections)
-    draw(sections, picture)
-    record = {"machine": where, "sections": [dataclasses.asdict(section) for section in sections]}
-    results.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    image = "![Seconds of training and evaluation by contestant](img/bench.png)\n\n" if picture.exists() else ""
-    page.write_text(f"{before}{BEGIN}\n{image}{markdown(sections, where)}{END}{after}", encoding="utf-8")
-    return [results, page, *([picture] if picture.exists() else [])]
+    records = read(results)
+    old = records.get(device)
+    records[device] = Record(where, merge(old.sections if old and old.machine == where else [], sections))
+    kept = {kind: dataclasses.asdict(record) for kind, record in records.items()}
+    results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    pictures = [root / "docs" / "img" / f"bench_{kind}.png" for kind in records]
+    parts = []
+    for (kind, record), picture in zip(records.items(), pictures, strict=True):
+        draw(record.sections, picture)
+        image = f"![Seconds of training and evaluation by contestant](img/{picture.name})\n\n"
+        shown = image if picture.exists() else ""
+        parts.append(f"## Figures: {kind.upper()}\n\n{shown}{markdown(record.sections, record.machine)}")
+    page.write_text(f"{before}{BEGIN}\n{chr(10).join(parts)}{END}{after}", encoding="utf-8")
+    return [results, page, *filter(Path.exists, pictures)]

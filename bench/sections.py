@@ -35,8 +35,8 @@ def commit() -> str:
 class Section:
     """The readings of one part.
 
-    kind: "work", "startup", "data" or "loop"; decides the columns of the table. readings: row -> its repeats.
-    skipped: row -> why there is none. tolerance: of the accuracy, for works.
+    kind: "work", "startup", "data", "loop", "options" or "recipe"; decides the columns of the table.
+    readings: row -> its repeats. skipped: row -> why there is none. tolerance: of the accuracy, for works.
     """
 
     name: str

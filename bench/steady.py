@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,17 +25,17 @@ from trainkit.signals import Stop
 from trainkit.state import Checkpoints
 
 
-def compose(work: Work, data_dir: Path) -> Train:
-    """The work as trainkit's checked config."""
+def compose(words: Sequence[str]) -> Train:
+    """trainkit's checked config of these overrides."""
     folders.install([])
-    (config,) = check_jobs("train", trainkit.overrides(work, 0, data_dir), False, [])
+    (config,) = check_jobs("train", list(words), False, [])
     assert isinstance(config, Train)
     return config
 
 
 def build_both(work: Work, data_dir: Path, folder: Path) -> tuple[loop.Run, Checkpoints, bare.Bare]:
     """trainkit's run, which saves into `folder`, and the bare loop's parts, for `loop_samples` images of train."""
-    config = compose(work, data_dir)
+    config = compose(trainkit.overrides(work, 0, data_dir))
     device = build.build_device(config)
     data = build.build_data(config, device)
     train = data.splits["train"]

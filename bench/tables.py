@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bench.options import PRODUCT
 from bench.processes import Reading
 from bench.sections import Section, accuracy, wrong
 
@@ -35,7 +37,7 @@ def times(value: float) -> str:
 
 def table(section: Section) -> tuple[Row, list[Row]]:
     """Header and rows of a section; every figure is a median, every ratio one of medians."""
-    header, line = {"work": WORK, "startup": STARTUP, "data": DATA, "loop": LOOP}[section.kind]
+    header, line = KINDS[section.kind]
     return header, [line(section, row) for row in section.readings]
 
 
@@ -75,6 +77,28 @@ def _loop_line(section: Section, row: str) -> Row:
     return [row, f"{value:.3f}", f"{share:.3f}"]
 
 
+def _options_line(section: Section, row: str) -> Row:
+    tflops = section.median(row, key("tflops"))
+    line, first, share = ["–", "–", "–"], next(iter(section.readings)), "–"
+    if row != PRODUCT:
+        rate = section.median(row, key("samples_per_s"))
+        gain = rate / section.median(first, key("samples_per_s"))
+        line = [f"{section.median(row, key('step_ms')):.3f}", f"{rate:,.0f}", times(gain)]
+    if PRODUCT in section.readings:
+        share = f"{tflops / section.median(PRODUCT, key('tflops')):.2f}"
+    return [row, *line, f"{tflops:.3g}", share]
+
+
+def _recipe_line(section: Section, row: str) -> Row:
+    shares = [accuracy(reading) for reading in section.readings[row]]
+    spread = f" ± {statistics.stdev(shares):.4f}" if len(shares) > 1 else ""
+    training, evaluated, total = (
+        section.median(row, value) for value in (lambda reading: sum(reading["epoch_s"]), work_seconds, key("total_s"))
+    )
+    times = [seconds(value) for value in (training, evaluated, total)]
+    return [row, str(len(shares)), *times, f"{statistics.fmean(shares):.4f}{spread}"]
+
+
 Kind = tuple[Row, Callable[[Section, str], Row]]
 WORK: Kind = (
     [
@@ -83,10 +107,10 @@ WORK: Kind = (
         "first step s",
         "epoch s",
         "eval s",
-        "epochs + eval s",
-        "of trainkit's",
+        "both s",
+        "ratio",
         "total s",
-        "of trainkit's",
+        "ratio",
         "peak MiB",
         "test accuracy",
     ],
@@ -97,20 +121,29 @@ DATA: Kind = (["path", "once, s", "images/s", "the first is faster by"], _data_l
 LOOP: Kind = (["loop", "ms per step", "throughput of bare's"], _loop_line)
 
 
+OPTIONS: Kind = (["options", "ms per step", "samples/s", "faster by", "TFLOP/s", "of the product's"], _options_line)
+RECIPE: Kind = (["options", "seeds", "training s", "and evaluation s", "total s", "test accuracy"], _recipe_line)
+KINDS = {"work": WORK, "startup": STARTUP, "data": DATA, "loop": LOOP, "options": OPTIONS, "recipe": RECIPE}
+
+
 def caption(section: Section) -> str:
     """Title, number of repeats, date and commit."""
     most = max((len(readings) for readings in section.readings.values()), default=0)
     return f"{section.title} ({most} repeat{'' if most == 1 else 's'}, {section.date}, commit {section.commit})"
 
 
-def rich_table(section: Section) -> Any:
-    """The section as a rich table."""
+def rich_table(section: Section, width: int) -> Any:
+    """The section as a rich table of at most `width` characters, as far as no word need be cut."""
     from rich.table import Table
 
     header, rows = table(section)
-    shown = Table(title=caption(section), title_justify="left")
-    for column, name in enumerate(header):
-        shown.add_column(name, justify="right" if column else "left", overflow="fold")
+    cells = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    widths = [max(len(name), size) for name, size in zip(header, cells, strict=True)]
+    if sum(widths) + len(widths) > width:
+        widths = [max(size, *map(len, name.split())) for name, size in zip(header, cells, strict=True)]
+    shown = Table(box=None, header_style="bold underline", padding=(0, 1, 0, 0))
+    for column, (name, size) in enumerate(zip(header, widths, strict=True)):
+        shown.add_column(name, justify="right" if column else "left", width=size)
     for row in rows:
         shown.add_row(*row)
     return shown

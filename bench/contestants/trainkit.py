@@ -33,11 +33,6 @@ def overrides(work: Work, seed: int, data_dir: Path) -> list[str]:
     return [*data, "val_fraction=0", *model, "optim=adam", *numbers, *options]
 
 
-def command(work: Work, seed: int, data_dir: Path) -> list[str]:
-    """The command line of the work. It makes outputs/train/RUN in the folder that it runs in."""
-    return [*program(), "train", *overrides(work, seed, data_dir)]
-
-
 def read(scratch: Path, started: float) -> dict[str, Any]:
     """The readings of the one run in `scratch`, whose process was started at `started` (seconds since 1970).
 

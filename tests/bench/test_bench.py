@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bench import __main__ as command
 from bench import record, tables
 from bench.contestants import bare
+from bench.options import OPTIONS, PRODUCT, options_section, product
 from bench.processes import ROOT, Failed, run
 from bench.sections import Section, interleave, wrong
+from bench.speedrun import speedrun_section
 from bench.steady import build_both
 from bench.works import BY_NAME, CONTESTANTS, WORKS
 from trainkit.loop import train_step
@@ -98,26 +101,65 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 def test_bench_loop_runs(mnist: Path) -> None:
     done = bench("loop", "--repeats", "1", "--work", "mnist_mlp,mnist_cnn", "--data-dir", str(mnist))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("ms per step") == 2 and "torch 2." in done.stdout
+    assert done.stdout.count("one step, steady state") == 2 and "torch 2." in done.stdout
     for name in ("trainkit", "bare"):
-        assert done.stdout.count(f"│ {name} ") == 2
+        assert len(re.findall(rf"^{name} +\d", done.stdout, re.M)) == 2
 
 
 def test_bench_runs_trainkits_command_and_reads_its_run_folder(mnist: Path) -> None:
     done = bench("--repeats", "1", "--only", "trainkit", "--work", "mnist_mlp,cifar10_cnn", "--data-dir", str(mnist))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"│ trainkit +│ ", done.stdout)
+    assert re.search(r"^trainkit +\d", done.stdout, re.M)
     assert f"cifar10_cnn: left out: there is no folder {mnist / 'cifar10' / 'train'}" in done.stderr
+
+
+def test_options_are_measured_each_in_a_process_of_its_own(mnist: Path) -> None:
+    full = next(options for options in OPTIONS if options.data == "mnist")
+    quick = dataclasses.replace(
+        full, rows={row: full.rows[row] for row in ("eager", "cuda_graph")}
+    )  # compiling is slow
+    section = options_section(quick, mnist, 1, lambda text: None)
+    assert "eager" in section.readings
+    flops = 2 * (2 * 784 * 64 + 3 * (64 * 128 + 128 * 64 + 64 * 10))
+    for reading, *_ in section.readings.values():
+        assert reading["tflops"] == pytest.approx(reading["samples_per_s"] * flops / 1e12)
+        assert reading["samples_per_s"] * reading["step_ms"] / 1000 == pytest.approx(TRAIN / -(-TRAIN // 128))
+    if not torch.cuda.is_available():
+        assert "cuda_graph=true needs a CUDA GPU" in section.skipped["cuda_graph"]
+    assert product(64)["tflops"] > 0
+
+
+def test_the_speed_record_is_run_by_the_command(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 6)):
+        for name in ("a", "b"):
+            place = tmp_path / "cifar10" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(place / f"{number}.png")
+    tiny = ["epochs=2", "batch_size=12", "model.widths=[8,8,8]", "optim.lr=0.1"]
+    section = speedrun_section(tmp_path, 1, lambda text: None, tiny)
+    (reading,) = section.readings["bf16 + channels_last"]
+    assert len(reading["epoch_s"]) == 2 and 0 <= reading["accuracy"] <= 1
+    assert "± " not in tables.table(section)[1][0][-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_part_measures_nothing() -> None:
+    done = bench("gpu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "bench: error: torch sees no GPU here, and `gpu` measures nothing else\n"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["lop"], "part 'lop' is not known; choose from: all, loop"),
+        (["lop"], "part 'lop' is not known; choose from: all, loop, gpu"),
         (["--only", "kears"], "--only: 'kears' is not known (did you mean keras?); choose from: trainkit, bare, "),
         (["--work", "mnist"], "--work: 'mnist' is not known (did you mean mnist_"),
         (["loop", "--work", "digits"], "--work: 'digits' is not known"),
         (["loop", "--only", "bare"], "--only does not go with loop"),
+        (["gpu", "--work", "startup"], "--work: 'startup' is not known; choose from: mnist_mlp, "),
         (["--repeats", "0"], "--repeats: expected a number >= 1, got 0"),
         (["--repeats", "many"], "invalid int value: 'many'"),
         (["--speed"], "unrecognized arguments: --speed"),
@@ -161,6 +203,17 @@ def test_table_of_a_work_shows_medians_and_ratios_of_medians() -> None:
 @pytest.mark.parametrize(
     ("kind", "readings", "rows"),
     [
+        ("options",
+         {"a": [{"step_ms": 2.0, "samples_per_s": 500, "tflops": 0.2}],
+          "b": [{"step_ms": 1.0, "samples_per_s": 1000, "tflops": 0.4}], PRODUCT: [{"tflops": 0.5}]},
+         [["a", "2.000", "500", "1.00x", "0.2", "0.40"], ["b", "1.000", "1,000", "2.00x", "0.4", "0.80"],
+          [PRODUCT, "–", "–", "–", "0.5", "1.00"]]),
+        ("options", {"a": [{"step_ms": 2.0, "samples_per_s": 500, "tflops": 0.2}]},
+         [["a", "2.000", "500", "1.00x", "0.2", "–"]]),
+        ("recipe",
+         {"a": [{"epoch_s": [1, 2], "eval_s": 0.5, "total_s": 8, "accuracy": share} for share in (0.9, 0.92)],
+          "b": [{"epoch_s": [1], "eval_s": 0.5, "total_s": 20, "accuracy": 0.5}]},
+         [["a", "2", "3.00", "3.50", "8.00", "0.9100 ± 0.0141"], ["b", "1", "1.00", "1.50", "20.0", "0.5000"]]),
         ("startup", {"a": [{"seconds": 2.0, "peak_rss_mb": 300}], "b": [{"seconds": 0.5, "peak_rss_mb": 20}]},
          [["a", "2.00", "+0.00", "300"], ["b", "0.50", "-1.50", "20"]]),
         ("data", {"a": [{"prepare_s": 9.5, "images_per_s": 6e4}], "b": [{"prepare_s": 0.0, "images_per_s": 4e3}]},
@@ -196,15 +249,19 @@ def test_writing_replaces_the_figures_between_the_markers_and_keeps_other_sectio
     page = tmp_path / "docs" / "benchmarks.md"
     page.write_text(f"# Top\n\n{record.BEGIN}\nold\n{record.END}\n\nEnd\n")
     loop = Section("l", "loop", "A loop", readings={"trainkit": [{"step_ms": 2.0}], "bare": [{"step_ms": 1.0}]})
-    record.write(tmp_path, [recorded()], {"device": "a machine"})
-    record.write(tmp_path, [loop], {"device": "a machine"})
+    record.write(tmp_path, [recorded()], "cpu", {"device": "a machine"})
+    record.write(tmp_path, [loop], "cpu", {"device": "a machine"})
     text = page.read_text()
-    assert text.startswith(f"# Top\n\n{record.BEGIN}\n![") and text.endswith(f"{record.END}\n\nEnd\n")
+    assert text.startswith(f"# Top\n\n{record.BEGIN}\n## Figures: CPU\n\n![") and text.endswith(
+        f"{record.END}\n\nEnd\n"
+    )
     assert "old" not in text and "- device: a machine" in text and "| trainkit | 2.000 | 0.500 |" in text
     assert "Accuracies differ: tutorial (within 0.02 of the bare loop's)." in text
-    assert (tmp_path / "docs/img/bench.png").read_bytes().startswith(b"\x89PNG")
-    record.write(tmp_path, [loop], {"device": "another machine"})
-    assert "A work" not in page.read_text()
+    assert (tmp_path / "docs/img/bench_cpu.png").read_bytes().startswith(b"\x89PNG")
+    record.write(tmp_path, [loop], "cuda", {"device": "a GPU"})
+    assert "A work" in page.read_text() and "- device: a GPU" in page.read_text()
+    record.write(tmp_path, [loop], "cpu", {"device": "another machine"})
+    assert "A work" not in page.read_text() and "- device: a GPU" in page.read_text()
 
 
 def test_every_contestant_has_a_file_and_every_work_one_name() -> None:
