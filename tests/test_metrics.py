@@ -140,6 +140,19 @@ def test_the_loss_is_the_mean_over_samples_in_double() -> None:
     assert meter.read()["loss"] == pytest.approx(losses.double().mean().item(), rel=1e-14)
 
 
+@pytest.mark.parametrize("sizes", [(100,), (7, 1, 64, 28), (1,) * 100])
+@pytest.mark.parametrize(("least", "smoothing"), [(0.0, 0.0), (0.5, 0.1)])
+def test_a_loss_weighted_by_class_is_the_same_for_every_batch_size(
+    sizes: tuple[int, ...], least: float, smoothing: float
+) -> None:
+    logits, labels = rand(1, 100, 4), torch.arange(100) % 4
+    loss_fn = torch.nn.CrossEntropyLoss(weight=torch.tensor([least, 1.0, 2.0, 5.0]), label_smoothing=smoothing)
+    meter = Meter("classification", 4, "cpu", full=False, class_weight=loss_fn.weight)
+    for rows in torch.arange(100).split(list(sizes)):
+        meter.add(loss_fn(logits[rows], labels[rows]), logits[rows], labels[rows])
+    assert meter.read()["loss"] == pytest.approx(loss_fn(logits, labels).item(), rel=1e-6)
+
+
 def test_half_precision_outputs() -> None:
     logits, labels = rand(1, 100, 6).bfloat16(), torch.arange(100) % 6
     got = fill(Meter("classification", 6, "cpu"), logits, labels)

@@ -111,9 +111,19 @@ def build_loss(config: Frame, data: Data, device: torch.device) -> nn.Module:
     return module.to(device)
 
 
-def build_meter(config: Frame, data: Data, normalize: Normalize, device: torch.device, full: bool) -> Meter:
-    """An empty meter for the data set's task; `full` for evaluation, else what training can afford."""
-    return Meter(data.task, data.num_outputs, device, full=full, topk=config.topk, target_std=normalize.target_std)
+def build_meter(
+    config: Frame, data: Data, normalize: Normalize, loss_fn: nn.Module, device: torch.device, full: bool
+) -> Meter:
+    """An empty meter for the data set's task and the loss; `full` for evaluation, else what training can afford."""
+    return Meter(
+        data.task,
+        data.num_outputs,
+        device,
+        full=full,
+        topk=config.topk,
+        target_std=normalize.target_std,
+        class_weight=losses.class_weight(loss_fn),
+    )
 
 
 def mirrors(config: Frame | Predict, data: Data) -> bool:
@@ -166,11 +176,12 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
     forward = build_forward(config, model, device, recompute=config.recompute)
     optimizer = build_optimizer(config, model, device)
     ema = None if config.ema is None else Ema(model, config.ema)
+    loss_fn = build_loss(config, data, device)
     run = Run(
         model=model,
         forward=forward,
         parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
-        loss_fn=build_loss(config, data, device),
+        loss_fn=loss_fn,
         optimizer=optimizer,
         update=bare_step(optimizer),
         scaler=torch.amp.GradScaler(device.type) if config.precision == "fp16" else None,
@@ -182,7 +193,7 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
         train=train,
         val=val,
         device=device,
-        meter=lambda full: build_meter(config, data, normalize, device, full),
+        meter=lambda full: build_meter(config, data, normalize, loss_fn, device, full),
         monitor=build_monitor(config, data),
         stop=stop,
         seed=config.seed,

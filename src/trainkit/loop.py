@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from trainkit.errors import Interrupted, NumericsError
+from trainkit.losses import class_weight
 from trainkit.metrics import Meter, Metrics
 from trainkit.randomness import reseed
 
@@ -240,8 +241,8 @@ def backward_part(run: Run, inputs: torch.Tensor, targets: torch.Tensor, weight:
 
 def share(loss_fn: nn.Module, part: torch.Tensor, whole: torch.Tensor) -> float | torch.Tensor:
     """How much the mean loss of a part counts in the mean loss of the batch: by samples, or by their class weights."""
-    weight = getattr(loss_fn, "weight", None)
-    if isinstance(weight, torch.Tensor) and whole.ndim == 1:
+    weight = class_weight(loss_fn)
+    if weight is not None and whole.ndim == 1:
         return weight[part].sum() / weight[whole].sum()
     return len(part) / len(whole)
 

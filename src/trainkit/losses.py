@@ -24,6 +24,13 @@ def probabilities(outputs: torch.Tensor, task: str) -> torch.Tensor:
     return outputs.sigmoid() if task == "multilabel" else outputs.softmax(dim=1)
 
 
+def class_weight(loss_fn: nn.Module) -> torch.Tensor | None:
+    """(C,), where the loss is a mean over class labels in which each sample counts as its class weighs; else None."""
+    from torch import nn
+
+    return loss_fn.weight if isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)) else None
+
+
 @register("loss", serves=tuple(DEFAULT_LOSS))
 def auto(num_outputs: int) -> nn.Module:
     """The usual loss of the data set's task.

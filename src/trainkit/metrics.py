@@ -32,7 +32,8 @@ class Meter:
 
     full: all metrics, as evaluation needs; otherwise the loss, and the accuracy of classification and soft targets.
     topk: the k of top-k accuracy, given for classification with more than k classes.
-    target_std: (T,), the factor from standardised to original units of a regression target; None for 1.
+    target_std: (T,), the factor from standardised to original units of a regression target; None for 1. class_weight:
+    (C,) on the device, of a loss whose mean over labels is weighted by class; then so is the mean over batches.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Meter:
         full: bool = True,
         topk: int = 5,
         target_std: Tensor | None = None,
+        class_weight: Tensor | None = None,
     ) -> None:
         self.task = task
         self.full = full
@@ -63,17 +65,24 @@ class Meter:
         self._sums = {name: torch.zeros(shape, dtype=real, device=device) for name, shape in shapes.items()}
         self._sums |= {name: torch.zeros(shape, dtype=torch.int64, device=device) for name, shape in counts.items()}
         self._sums["loss"] = torch.zeros((), dtype=real, device=device)
+        self._class_weight = class_weight
+        if class_weight is not None:
+            self._sums["weight"] = torch.zeros((), dtype=real, device=device)
 
     @torch.no_grad()
     def add(self, loss: Tensor, outputs: Tensor, targets: Tensor, counted: Tensor | None = None) -> None:
         """Count a batch; leave it out where `counted`, a 0-dim bool on the device, says so without being waited for.
 
-        loss: its mean, 0-dim, which counts as often as the batch has samples. outputs: logits (N, C), or standardised
-        predictions (N, T). targets: as in `data.splits`, or class probabilities (N, C) for a classification whose
-        samples were mixed, where the likeliest class counts; regression targets standardised like the outputs.
+        loss: its mean, 0-dim, which counts as much as the samples that it is a mean of. outputs: logits (N, C), or
+        standardised predictions (N, T). targets: as in `data.splits`, or class probabilities (N, C) for a
+        classification whose samples were mixed, where the likeliest class counts; regression targets standardised like
+        the outputs.
         """
         before = None if counted is None else {name: total.clone() for name, total in self._sums.items()}
-        self._sums["loss"].add_(loss, alpha=len(targets))
+        if self._class_weight is None:
+            self._sums["loss"].add_(loss, alpha=len(targets))
+        else:
+            self._add_weighted(loss, targets)
         if self.task in ("classification", "soft"):
             self._add_classes(outputs, targets if targets.ndim == 1 else targets.argmax(dim=1))
         elif self.full and self.task == "multilabel":
@@ -85,6 +94,14 @@ class Meter:
             for name, total in self._sums.items():
                 total.copy_(torch.where(counted, total, before[name]))
             self._sums["left_out"].add_(~counted, alpha=len(targets))
+
+    def _add_weighted(self, loss: Tensor, targets: Tensor) -> None:
+        assert self._class_weight is not None
+        # of class probabilities torch takes the plain mean
+        weight = self._class_weight[targets].sum() if targets.ndim == 1 else torch.full_like(loss, len(targets))
+        # the mean over samples that all weigh nothing is 0 / 0, and counts nothing
+        self._sums["loss"].add_(torch.where(weight > 0, loss * weight, 0))
+        self._sums["weight"].add_(weight)
 
     def _add_classes(self, logits: Tensor, labels: Tensor) -> None:
         sums, predicted = self._sums, logits.argmax(dim=1)
@@ -140,7 +157,8 @@ class Meter:
         counted = self.num_samples - int(sums["left_out"])
         if counted == 0:  # every step of the epoch was skipped
             return dict.fromkeys(("loss", "accuracy"), float("nan"))
-        metrics: Metrics = {"loss": float(sums["loss"]) / counted}
+        weight = float(sums.get("weight", counted))
+        metrics: Metrics = {"loss": float(sums["loss"]) / weight if weight else float("nan")}
         if self.task in ("classification", "soft"):
             metrics["accuracy"] = int(sums["correct"]) / counted
         if self.full and self.task == "regression":

@@ -41,7 +41,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     normalize = Normalize(data, device)
     loader = make_loader(data, split, config.batch_size, normalize, device)
     loss_fn = build.build_loss(config, data, device)
-    meter = build.build_meter(config, data, normalize, device, full=True)
+    meter = build.build_meter(config, data, normalize, loss_fn, device, full=True)
     answers = Collector(split, data, normalize)
     metrics = loop.evaluate(model, forward, loss_fn, loader, meter, mirror=mirror, collect=answers.add)
     keep(folder.path, data, answers, console.note)
