@@ -15,6 +15,7 @@ import hashlib
 import math
 import os
 from collections import Counter
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -162,9 +163,8 @@ class ImageFolder:
 
     def _workers(self) -> int:
         """How many processes decode; none where starting them would take longer than they save."""
-        seconds = sum(
-            _A_FILE * len(images.paths) + _A_BYTE * sum(images.stamps[::_STAMP]) for images in self.found.values()
-        )
+        nbytes = sum(sum(images.stamps[::_STAMP]) for images in self.found.values())
+        seconds = _A_FILE * len(self._paths()) + _A_BYTE * nbytes
         return num_cpus() if seconds > _WORTH_WORKERS else 0
 
     def _key(self) -> str:
@@ -204,7 +204,7 @@ def _entries(place: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, by name; hidden files and folders (.DS_Store, .ipynb_checkpoints) do not count."""
     try:
         with os.scandir(place) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+            return sorted([e for e in entries if e.name[0] != "."], key=attrgetter("name"))
     except OSError as error:
         raise DataError(f"{place}: the folder cannot be read ({error.strerror})") from error
 
