@@ -22,13 +22,13 @@ from trainkit import build, loop
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Train
-from trainkit.report.console import Console
-from trainkit.report.sinks import Files, Report
-from trainkit.signals import Stop
+from trainkit.console.console import Console
+from trainkit.loggers.sinks import Files, Report
+from trainkit.train.signals import Stop
 
 if TYPE_CHECKING:
     from trainkit.loop import Run
-    from trainkit.metrics import Metrics
+    from trainkit.tasks.meters import Metrics
 
 WORKS = {
     "mlp, short epochs": ["device=cpu", "device.threads=1", "epochs=30"],

@@ -86,9 +86,9 @@ def steps(words: list[str], samples: int | None = None) -> Reading:
     """Epochs of trainkit's loop with these overrides, over all of train or its first `samples`."""
     from bench.steady import compose
     from trainkit import build, loop
+    from trainkit.loggers.sinks import Files, Report
     from trainkit.planning.layers import measure_work
-    from trainkit.report.sinks import Files, Report
-    from trainkit.signals import Stop
+    from trainkit.train.signals import Stop
 
     config = compose(words)
     device = build.build_device(config)

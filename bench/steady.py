@@ -17,12 +17,12 @@ from bench.contestants import bare, trainkit
 from bench.sections import Say, Section, interleave
 from bench.works import Work
 from trainkit import build, loop
+from trainkit.checkpoints.state import Checkpoints
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Train
-from trainkit.report.sinks import Files, Report
-from trainkit.signals import Stop
-from trainkit.state import Checkpoints
+from trainkit.loggers.sinks import Files, Report
+from trainkit.train.signals import Stop
 
 
 def compose(words: Sequence[str]) -> Train:

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from trainkit import checkpoint
+from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
 from trainkit.errors import CheckpointError
 from writers import damaged

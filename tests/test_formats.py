@@ -14,11 +14,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from trainkit import formats, registry
+from trainkit import registry
 from trainkit.data.loaders import Normalize
 from trainkit.data.splits import Data, Split
 from trainkit.errors import TrainkitError
-from trainkit.formats import Deployed
+from trainkit.export import formats
+from trainkit.export.formats import Deployed
 
 CPU = torch.device("cpu")
 SMALL: dict[str, dict[str, Any]] = {

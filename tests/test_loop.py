@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from trainkit import checkpoint, registry
+from trainkit import registry
+from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
 from trainkit.loop import Monitor
 

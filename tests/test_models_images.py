@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 from torchvision import models as torchvision_models
 
-from trainkit import checkpoint
-from trainkit.blocks import Whitening
+from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
 from trainkit.errors import ConfigError
+from trainkit.models._blocks import Whitening
 from trainkit.models.airbench import airbench
 from trainkit.models.resnet import resnet9, resnet18
 

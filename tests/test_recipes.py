@@ -18,7 +18,7 @@ from trainkit.config.frame import Train, to_plain
 from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, ResidentLoader
 from trainkit.data.splits import Data, Split
-from trainkit.metrics import Meter
+from trainkit.tasks.meters import Meter
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))

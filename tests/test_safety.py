@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trainkit.safety import cell, is_secret, visible, without_secrets, word_without_secrets
 from trainkit.sweep.summary import write_csv
+from trainkit.text import cell, is_secret, visible, without_secrets, word_without_secrets
 
 if TYPE_CHECKING:
     from conftest import Command, CommandHere

@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from trainkit import build, checkpoint, loop
-from trainkit.blocks import GlobalMax
+from trainkit import build, loop
+from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
 from trainkit.config.compose import check_jobs
 from trainkit.config.folders import install
 from trainkit.config.frame import Train
 from trainkit.losses import cross_entropy
-from trainkit.signals import Stop
-from trainkit.speed import prepare
+from trainkit.models._blocks import GlobalMax
+from trainkit.train.signals import Stop
+from trainkit.train.speed import prepare
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

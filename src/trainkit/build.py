@@ -12,26 +12,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainkit import checkpoint, losses, registry, speed
-from trainkit.averaging import Ema
+from trainkit import losses, registry
+from trainkit.checkpoints import checkpoint
+from trainkit.checkpoints.state import Checkpoints
 from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plain
 from trainkit.data import facts as data_facts
-from trainkit.data.augment import Augment
+from trainkit.data.augment.image import Augment
 from trainkit.data.checks import finish
 from trainkit.data.loaders import Normalize, make_loader
-from trainkit.data.machine import default_data_dir
 from trainkit.data.placement import place
 from trainkit.data.splits import Data, hold_out, limit
 from trainkit.errors import ConfigError
 from trainkit.loop import Monitor, Run, optimize
-from trainkit.metrics import Meter, better, metric_names
-from trainkit.numerics import Guard
+from trainkit.machine import default_data_dir
+from trainkit.optim.step import bare_step, leave_untraced
 from trainkit.randomness import numpy_generator, reseed
 from trainkit.runtime import environment
 from trainkit.schedules import extended
-from trainkit.signals import Stop
-from trainkit.state import Checkpoints
-from trainkit.stepping import bare_step, leave_untraced
+from trainkit.tasks.meters import Meter, better, metric_names
+from trainkit.train import speed
+from trainkit.train.ema import Ema
+from trainkit.train.guard import Guard
+from trainkit.train.signals import Stop
 
 
 def component(group: str, choice: Choice, *runtime: Any) -> Any:

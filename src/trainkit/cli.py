@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainkit.errors import ConfigError, ResourceError, TrainkitError, unknown
-from trainkit.safety import visible
+from trainkit.text import visible
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Verb:
 VERBS = {
     "train": Verb("train a model; prints the run folder and what to type next", "trainkit.commands.train:train"),
     "eval": Verb("evaluate a checkpoint: ckpt=RUN_FOLDER|FILE", "trainkit.commands.eval:evaluate"),
-    "resume": Verb("go on with a stopped run; epochs=+N extends one", "trainkit.app.resume:resume", config=False),
+    "resume": Verb("go on with a stopped run; epochs=+N extends one", "trainkit.launch.resume:resume", config=False),
     "reproduce": Verb("run it again: bit-identical or not", "trainkit.commands.reproduce:reproduce", config=False),
     "predict": Verb("the classes of new inputs: ckpt=RUN input=FILE|FOLDER", "trainkit.commands.predict:predict"),
     "export": Verb("a model for other programs: ckpt=RUN output=FILE", "trainkit.commands.export:export"),
@@ -133,7 +133,7 @@ def dispatch(words: list[str]) -> int:
         raise ConfigError(unknown(what, name, [*VERBS, "--help", "--version"]))
     verb = VERBS[name]
     if verb.config:
-        from trainkit.app.run import run
+        from trainkit.launch.run import run
 
         return run(name, verb.target, rest)
     place, _, function = verb.target.partition(":")

@@ -24,17 +24,17 @@ from torch import nn
 
 from trainkit.errors import Interrupted, NumericsError
 from trainkit.losses import class_weight
-from trainkit.metrics import Meter, Metrics
 from trainkit.randomness import reseed
+from trainkit.tasks.meters import Meter, Metrics
 
 if TYPE_CHECKING:
-    from trainkit.averaging import Ema
+    from trainkit.checkpoints.state import Checkpoints
     from trainkit.data.loaders import Loader
-    from trainkit.numerics import Guard
-    from trainkit.report.sinks import Report
-    from trainkit.signals import Stop
-    from trainkit.speed import Forward
-    from trainkit.state import Checkpoints
+    from trainkit.loggers.sinks import Report
+    from trainkit.train.ema import Ema
+    from trainkit.train.guard import Guard
+    from trainkit.train.signals import Stop
+    from trainkit.train.speed import Forward
 
 
 log = logging.getLogger("trainkit")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from trainkit.errors import unknown
-from trainkit.safety import is_plain
+from trainkit.text import is_plain
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from trainkit.app.run import defer_to_jobs
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs, parse, quoted
 from trainkit.config.frame import Train, to_plain
 from trainkit.errors import ConfigError
+from trainkit.launch.run import defer_to_jobs
 
 
 @pytest.fixture

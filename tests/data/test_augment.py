@@ -13,11 +13,11 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as reference
 
 from trainkit import registry
-from trainkit.data import mixing, pixels
-from trainkit.data.augment import Augment, Draw
+from trainkit.data.augment import mixing, pixels
+from trainkit.data.augment.image import Augment, Draw
 from trainkit.errors import ConfigError
-from trainkit.metrics import Meter
 from trainkit.schema import check_node, plain
+from trainkit.tasks.meters import Meter
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 CPU = torch.device("cpu")

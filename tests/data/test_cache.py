@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainkit.data.cache import cache_folder
 from trainkit.data.checks import finish
 from trainkit.data.datasets.folder import folder
+from trainkit.data.images.cache import cache_folder
 from trainkit.data.splits import Data, input_stats
 from trainkit.errors import ConfigError, DataError, ResourceError
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainkit.data import inputs, rows
 from trainkit.data.splits import Data, Split
 from trainkit.errors import DataError
+from trainkit.predict import inputs, rows
 
 
 def model_data(shape: tuple[int, ...], dtype: str = "float32", features: list[str] | None = None) -> Data:

@@ -18,16 +18,16 @@ import pytest
 import torch
 from PIL import Image
 
-from trainkit import checkpoint
+from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
 from trainkit.data.datasets.folder import folder
-from trainkit.data.decoders import Decoders, in_memory
-from trainkit.data.files import Files, Stream
+from trainkit.data.images.decoders import Decoders, in_memory
+from trainkit.data.images.files import Files, Stream
 from trainkit.data.loaders import Normalize, StreamingLoader
-from trainkit.data.machine import free_host_memory
 from trainkit.data.placement import place
 from trainkit.data.splits import Data, Split
 from trainkit.errors import DataError, ResourceError
+from trainkit.machine import free_host_memory
 
 CPU = torch.device("cpu")
 

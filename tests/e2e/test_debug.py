@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from trainkit import checkpoint
+from trainkit.checkpoints import checkpoint
 
 if TYPE_CHECKING:
     from conftest import Command, CommandHere

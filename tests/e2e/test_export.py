@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from conftest import clean_environment, trained
-from trainkit import formats
+from trainkit.export import formats
 from writers import image, lay_out
 
 if TYPE_CHECKING:

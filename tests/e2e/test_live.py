@@ -142,7 +142,7 @@ def test_the_frame_holds_the_metrics_and_the_files(on_terminal: OnTerminal, tmp_
 
 
 def test_being_watched_changes_no_bit(on_terminal: OnTerminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainkit.report import live
+    from trainkit.console import live
 
     monkeypatch.setattr(live, "PAUSE", 0.0)
     monkeypatch.setattr(live, "COST", math.inf)  # drawn, and the sums read, after every step

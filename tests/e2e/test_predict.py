@@ -240,7 +240,7 @@ def test_a_table_of_the_wrong_kind_is_a_row(iris_run: Path, trainkit_here: Comma
 def test_a_checkpoint_says_neither_where_to_write_nor_what_to_read(
     digits_run: Path, trainkit_here: CommandHere, tmp_path: Path
 ) -> None:
-    from trainkit import checkpoint
+    from trainkit.checkpoints import checkpoint
 
     tensors, meta = checkpoint.load(checkpoint.locate(digits_run))
     meta["config"] |= {"output": str(tmp_path / "x.csv"), "overwrite": True, "topk": 7, "input": "/", "batch_size": 3}
@@ -267,7 +267,7 @@ def test_a_checkpoint_says_neither_where_to_write_nor_what_to_read(
 def test_a_checkpoint_with_other_facts_is_refused(
     change: Any, digits_run: Path, trainkit_here: CommandHere, tmp_path: Path
 ) -> None:
-    from trainkit import checkpoint
+    from trainkit.checkpoints import checkpoint
 
     tensors, meta = checkpoint.load(checkpoint.locate(digits_run))
     change(meta["data"])

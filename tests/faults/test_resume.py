@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trainkit import checkpoint
+from trainkit.checkpoints import checkpoint
 from trainkit.errors import CheckpointError
 from writers import npz, table
 

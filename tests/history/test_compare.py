@@ -15,8 +15,8 @@ import pytest
 from scipy import stats
 
 from conftest import clean_environment
-from trainkit.history.groups import letters
-from trainkit.report.columns import width_of
+from trainkit.console.columns import width_of
+from trainkit.runs.groups import letters
 
 pytest_plugins = ["made_runs"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conftest import clean_environment
-from trainkit.report.columns import cut, lines_of, width_of
+from trainkit.console.columns import cut, lines_of, width_of
 
 pytest_plugins = ["made_runs"]
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from conftest import clean_environment
 from trainkit import registry
+from trainkit.console.chart import curve
 from trainkit.planning.layers import measure_work
 from trainkit.planning.lr_range import judge
 from trainkit.planning.memory import TensorPeak
-from trainkit.report.chart import curve
 
 
 def test_flops_of_linear_layers_are_those_of_their_products() -> None:

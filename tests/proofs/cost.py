@@ -17,9 +17,9 @@ from digest import lines
 from scenes import only_run
 
 from trainkit import loop
+from trainkit.checkpoints.state import Checkpoints
 from trainkit.cli import main
 from trainkit.data import loaders
-from trainkit.state import Checkpoints
 
 
 class Stopwatch:

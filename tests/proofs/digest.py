@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from trainkit import checkpoint, record
-from trainkit.rundir import read_status
+from trainkit.checkpoints import checkpoint, record
+from trainkit.runs.rundir import read_status
 
 TIMES = ("time", "at", "train_seconds", "data_wait")  # seconds, which no two runs share
 JUDGEMENTS = ("progress", "monitor", "metrics", "optim", "skipped", "scaler")

@@ -8,7 +8,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from trainkit import loop, record, storage
+from trainkit import loop, storage
+from trainkit.checkpoints import record
 
 
 def send(name: str, moment: str) -> None:

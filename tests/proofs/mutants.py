@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from trainkit import checkpoint, randomness, state, storage
-from trainkit.averaging import Ema
+from trainkit import randomness, storage
+from trainkit.checkpoints import checkpoint, state
 from trainkit.data import loaders
 from trainkit.loop import Run
-from trainkit.metrics import Meter
+from trainkit.tasks.meters import Meter
+from trainkit.train.ema import Ema
 
 
 def optimizer() -> None:

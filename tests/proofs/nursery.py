@@ -98,9 +98,9 @@ def serve() -> None:
     import numpy  # noqa: F401
     import PIL.Image  # noqa: F401
 
-    import trainkit.app.run
     import trainkit.commands.resume
     import trainkit.commands.train  # noqa: F401
+    import trainkit.launch.run
     from trainkit import registry
 
     for group in registry.FAMILIES:

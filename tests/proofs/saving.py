@@ -15,9 +15,10 @@ import torch
 from power import Watch
 from striking import CALLS, DEATHS, Fault, intercepted
 
-from trainkit import checkpoint, record, storage
+from trainkit import storage
+from trainkit.checkpoints import checkpoint, record
+from trainkit.checkpoints.state import LOGS, flush_logs
 from trainkit.errors import ResourceError
-from trainkit.state import LOGS, flush_logs
 
 if TYPE_CHECKING:
     from nursery import Nursery

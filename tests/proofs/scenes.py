@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainkit import record
+from trainkit.checkpoints import record
+from trainkit.checkpoints.state import LOGS
 from trainkit.data.datasets.tables import digits
-from trainkit.rundir import read_status
-from trainkit.state import LOGS
+from trainkit.runs.rundir import read_status
 
 # Batch normalisation, dropout, augmentation, Adam, a moving average, a schedule, early stopping: from the third epoch
 # on the learning rate is far too high, so that nothing gets better, on any machine.

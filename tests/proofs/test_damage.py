@@ -10,7 +10,7 @@ from digest import facts
 from scenes import BUSY, copy_as_it_is, only_run, states_kept
 
 import writers
-from trainkit import checkpoint, record
+from trainkit.checkpoints import checkpoint, record
 from trainkit.cli import main
 from trainkit.errors import CheckpointError
 

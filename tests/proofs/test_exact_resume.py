@@ -15,9 +15,9 @@ import pytest
 from digest import facts
 from scenes import BUSY, add_later_lines, copy_as_it_is, only_run, states_kept, write_images
 
-from trainkit import record
+from trainkit.checkpoints import record
 from trainkit.cli import main
-from trainkit.rundir import read_status
+from trainkit.runs.rundir import read_status
 
 if TYPE_CHECKING:
     from nursery import Nursery

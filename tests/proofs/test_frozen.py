@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import trained
 from digest import of_json, of_tensor, table
 from PIL import Image
 
-from trainkit import checkpoint, record
+from conftest import trained
+from trainkit.checkpoints import checkpoint, record
 
 FILE = Path(__file__).with_name("frozen.json")
 CONFIGS = {

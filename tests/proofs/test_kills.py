@@ -15,7 +15,7 @@ import pytest
 from digest import facts
 from scenes import BUSY, logged_step, only_run, write_images
 
-from trainkit.rundir import read_status
+from trainkit.runs.rundir import read_status
 
 if TYPE_CHECKING:
     from nursery import Nursery

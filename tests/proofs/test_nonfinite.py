@@ -15,10 +15,11 @@ import torch
 from digest import facts, of_tensor
 from scenes import copy_as_it_is, only_run, states_kept
 
-from trainkit import checkpoint, record, registry
+from trainkit import registry
+from trainkit.checkpoints import checkpoint, record
 from trainkit.cli import main
 from trainkit.randomness import permutation
-from trainkit.rundir import read_status
+from trainkit.runs.rundir import read_status
 
 ROWS, BATCH = 144, 16
 STEPS = ROWS // BATCH

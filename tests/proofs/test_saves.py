@@ -15,9 +15,10 @@ from saving import CASES
 from scenes import BUSY, only_run
 from striking import ERRORS, intercepted
 
-from trainkit import checkpoint, record, storage
+from trainkit import storage
+from trainkit.checkpoints import checkpoint, record
+from trainkit.checkpoints.state import log_lengths
 from trainkit.cli import main
-from trainkit.state import log_lengths
 
 if TYPE_CHECKING:
     from nursery import Nursery

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from trainkit.report.line import ASCII, BLOCKS, Part, duration, fit, fold, sparkline
+from trainkit.console.line import ASCII, BLOCKS, Part, duration, fit, fold, sparkline
 
 NAN = math.nan
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from trainkit import registry
 from trainkit.config.words import common_flags, train_config
+from trainkit.console.columns import fitted, prose_width
 from trainkit.errors import DataError
-from trainkit.report.columns import fitted, prose_width
-from trainkit.safety import visible
+from trainkit.text import visible
 
 HELP = """\
 usage: trainkit check [group=option …] [key=value …] [flags]
@@ -37,7 +37,7 @@ def check(argv: Sequence[str]) -> int:
     flags = common_flags("check").read(argv)
     config = train_config(flags)
     from trainkit.data.audit import Audit, audit
-    from trainkit.data.machine import default_data_dir
+    from trainkit.machine import default_data_dir
 
     try:
         builder = registry.get("dataset", config.dataset.name).build

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit.commands.runs import shown
+from trainkit.config.flags import FlagParser
+from trainkit.console.columns import emit, lines_of, terminal_width, total_width
 from trainkit.errors import ConfigError
-from trainkit.flags import FlagParser
-from trainkit.history.groups import Group, best, by_dataset, differences, group, headline, metric_names
-from trainkit.history.select import select
-from trainkit.history.verdict import Comparison
-from trainkit.history.verdict import compare as judge
-from trainkit.report.columns import emit, lines_of, terminal_width, total_width
-from trainkit.safety import visible
+from trainkit.runs.groups import Group, best, by_dataset, differences, group, headline, metric_names
+from trainkit.runs.select import select
+from trainkit.runs.significance import Comparison
+from trainkit.runs.significance import compare as judge
 from trainkit.statistics import LEVEL, Estimate
+from trainkit.text import visible
 
 if TYPE_CHECKING:
     from trainkit.report.answers import Predictions

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import trainkit
-from trainkit.data.cache import cache_folder, cap_bytes
-from trainkit.data.machine import default_data_dir, free_host_memory, num_cpus
+from trainkit.config.flags import FlagParser
+from trainkit.console.columns import fitted, prose_width
+from trainkit.data.images.cache import cache_folder, cap_bytes
 from trainkit.errors import ConfigError, TrainkitError
-from trainkit.flags import FlagParser
-from trainkit.report.columns import fitted, prose_width
+from trainkit.machine import default_data_dir, free_host_memory, num_cpus
 
 HELP = """\
 usage: trainkit doctor [--json]

@@ -6,18 +6,20 @@ import dataclasses
 import time
 from typing import Any
 
-from trainkit import build, checkpoint, loop, rundir
+from trainkit import build, loop
+from trainkit.checkpoints import checkpoint
 from trainkit.config.frame import Eval
+from trainkit.console.console import Console, table
+from trainkit.console.ending import summary
 from trainkit.data import facts as data_facts
 from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError
+from trainkit.loggers.sinks import finite, scalars
 from trainkit.report.answers import Collector
-from trainkit.report.console import Console, table
-from trainkit.report.ending import summary
 from trainkit.report.keepsakes import draw_plots, keep
-from trainkit.report.sinks import finite, scalars
-from trainkit.rundir import RunDir
+from trainkit.runs import rundir
+from trainkit.runs.rundir import RunDir
 from trainkit.runtime import environment
 
 

@@ -15,10 +15,10 @@ from trainkit.config.compose import compose_values, composing
 from trainkit.config.frame import Train
 from trainkit.config.origin import Origin, field_of, origins
 from trainkit.config.words import common_flags, ready
+from trainkit.console.columns import prose_width
 from trainkit.errors import ConfigError, nearest
-from trainkit.report.columns import prose_width
-from trainkit.safety import visible
 from trainkit.schema import REQUIRED, convert, describe, plain
+from trainkit.text import visible
 
 HELP = """\
 usage: trainkit explain KEY… [group=option …] [key=value …] [flags]

@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainkit import __version__, build, formats, losses, rundir, storage
+from trainkit import __version__, build, losses, storage
 from trainkit.config.frame import Export
+from trainkit.console.console import Console
 from trainkit.data import facts as data_facts
-from trainkit.data import inputs
-from trainkit.data.files import Files
+from trainkit.data.images.files import Files
 from trainkit.data.loaders import Normalize
 from trainkit.data.splits import Array, Data
 from trainkit.errors import ConfigError, DataError, TrainkitError
-from trainkit.report.console import Console
+from trainkit.export import formats
+from trainkit.predict import inputs
+from trainkit.runs import rundir
 
 SUFFIXES = {".onnx": "onnx", ".pt2": "pt2", ".safetensors": "state_dict"}
 _SAMPLES = 64  # real inputs that the file is checked with

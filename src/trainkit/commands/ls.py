@@ -9,9 +9,9 @@ from typing import Any
 
 from trainkit import registry
 from trainkit.config import folders
+from trainkit.config.flags import FlagParser
 from trainkit.errors import ConfigError, unknown
-from trainkit.flags import FlagParser
-from trainkit.safety import visible
+from trainkit.text import visible
 
 HELP = """\
 usage: trainkit ls [GROUP] [--config-dir DIR] [--plugins MODULE] [--json]

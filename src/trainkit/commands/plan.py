@@ -56,11 +56,11 @@ def plan(argv: Sequence[str]) -> int:
     memory = parse_size(flags.memory) if flags.memory is not None else None
     check_flags(flags)
     config = train_config(flags)
-    from trainkit.report.plan import show
+    from trainkit.planning.text import show
 
     facts = make(config, flags, memory)
     if flags.json:
-        from trainkit.report.sinks import finite
+        from trainkit.loggers.sinks import finite
 
         print(json.dumps(finite(facts), indent=2, ensure_ascii=False))
     else:
@@ -93,7 +93,7 @@ def check_flags(flags: argparse.Namespace) -> None:
 def make(config: Train, flags: argparse.Namespace, memory: int | None) -> dict[str, Any]:
     """All facts of a plan, as JSON data."""
     from trainkit import build
-    from trainkit.conduct import refusal
+    from trainkit.launch.outcome import refusal
 
     device = build.build_device(config)
     data = build.build_data(config, device)
@@ -120,7 +120,7 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
     from trainkit.planning.advice import advise
     from trainkit.planning.layers import measure_work
     from trainkit.planning.rehearsal import batches, rehearse
-    from trainkit.signals import Stop
+    from trainkit.train.signals import Stop
 
     run = build.build_run(config, data, device, Stop())
     inputs, targets = next(batches(run))
@@ -249,7 +249,7 @@ def try_lrs(config: Train, data: Data, device: torch.device, plot: Path | None) 
     from trainkit import build, registry
     from trainkit.planning import lr_range
     from trainkit.schema import REQUIRED
-    from trainkit.signals import Stop
+    from trainkit.train.signals import Stop
 
     field = registry.get("optim", config.optim.name).schema.get("lr")
     run = build.build_run(config, data, device, Stop())
@@ -268,8 +268,8 @@ def try_batches(config: Train, data: Data, device: torch.device, memory: int | N
 
     from trainkit import build
     from trainkit.planning.max_batch import Trial, find_max_batch
-    from trainkit.report.plan import in_bytes
-    from trainkit.signals import Stop
+    from trainkit.planning.text import in_bytes
+    from trainkit.train.signals import Stop
 
     def say(trial: Trial) -> None:
         result = f"{in_bytes(trial.peak)}, {trial.seconds:.2f} s" if trial.peak and trial.seconds else "out of memory"

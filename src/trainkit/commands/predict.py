@@ -11,18 +11,19 @@ from typing import Any
 
 import torch
 
-from trainkit import build, losses, rundir, storage
+from trainkit import build, losses, storage
 from trainkit.config.frame import Predict
-from trainkit.data import inputs, rows
-from trainkit.data.inputs import Batch
+from trainkit.console.console import Console
 from trainkit.data.loaders import Normalize
 from trainkit.data.placement import default_workers
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError, DataError, ResourceError
-from trainkit.report.console import Console
-from trainkit.report.rows import FORMATS, Fields, Row, Stream
-from trainkit.safety import visible
-from trainkit.signals import Stop
+from trainkit.predict import inputs, rows
+from trainkit.predict.inputs import Batch
+from trainkit.predict.writers import FORMATS, Fields, Row, Stream
+from trainkit.runs import rundir
+from trainkit.text import visible
+from trainkit.train.signals import Stop
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _SHOWN = 20  # failures that are told one by one

@@ -8,13 +8,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainkit import rundir, storage
+from trainkit import storage
+from trainkit.config.flags import FlagParser
+from trainkit.console.columns import emit
 from trainkit.errors import ConfigError, nearest
-from trainkit.flags import FlagParser
-from trainkit.report.columns import emit
 from trainkit.report.facts import Facts, is_run, read_facts
 from trainkit.report.page import GENERATOR
-from trainkit.safety import visible
+from trainkit.runs import rundir
+from trainkit.text import visible
 
 HELP = """\
 usage: trainkit report RUN [RUN …] [--output FILE] [--json]

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit import checkpoint, record, registry, rundir, storage
+from trainkit import registry, storage
+from trainkit.checkpoints import checkpoint, record
 from trainkit.commands.resume import names, overridden, stored_config, typed, values, words_of
-from trainkit.conduct import run_training
 from trainkit.config.changes import changes_bits, changes_meaning, differences
+from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError
-from trainkit.report.console import Console
-from trainkit.rundir import RunDir
+from trainkit.launch.outcome import run_training
+from trainkit.runs import rundir
+from trainkit.runs.rundir import RunDir
 
 HELP = """\
 usage: trainkit reproduce RUN [key=value …] [--json]

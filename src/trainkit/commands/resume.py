@@ -10,18 +10,20 @@ from typing import Any
 
 import yaml
 
-from trainkit import checkpoint, record, registry, rundir, storage
-from trainkit.conduct import run_training
+from trainkit import registry, storage
+from trainkit.checkpoints import checkpoint, record
 from trainkit.config.changes import refuse_other_meaning
 from trainkit.config.check import check
 from trainkit.config.compose import parse
+from trainkit.config.flags import FlagParser
 from trainkit.config.folders import read_text, read_yaml
 from trainkit.config.frame import Train, to_plain
 from trainkit.config.trust import refuse_interpolations, refuse_targets
+from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError
-from trainkit.flags import FlagParser
-from trainkit.report.console import Console
-from trainkit.rundir import RunDir
+from trainkit.launch.outcome import run_training
+from trainkit.runs import rundir
+from trainkit.runs.rundir import RunDir
 
 RULES = ("hold", "stretch", "rewarm")
 HELP = """\

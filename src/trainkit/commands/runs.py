@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trainkit.config.flags import FlagParser
+from trainkit.console.columns import cut, emit, lines_of, terminal_width, total_width
 from trainkit.errors import ConfigError
-from trainkit.flags import FlagParser
-from trainkit.history import query
-from trainkit.history.records import Record, find, short_id
-from trainkit.report.columns import cut, emit, lines_of, terminal_width, total_width
-from trainkit.safety import visible
+from trainkit.runs import query
+from trainkit.runs.records import Record, find, short_id
+from trainkit.text import visible
 
 HELP = """\
 usage: trainkit runs [FOLDER] [FILTER …] [--sort KEY] [--columns KEY,…] [--json]

@@ -10,24 +10,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit import build, checkpoint, debug, loop, rundir
+from trainkit import build, loop
+from trainkit.checkpoints import checkpoint
+from trainkit.checkpoints.state import Checkpoints, Restored
 from trainkit.config.compose import assignment
 from trainkit.config.frame import Train, to_plain
+from trainkit.console.console import Console, table
+from trainkit.console.ending import summary
 from trainkit.data.loaders import make_loader
 from trainkit.data.splits import Data
 from trainkit.errors import CheckpointError, Interrupted
+from trainkit.loggers.choose import make_loggers
+from trainkit.loggers.sinks import Files, Report, finite, scalars
 from trainkit.loop import Run
-from trainkit.metrics import Metrics
 from trainkit.report.answers import Collector
-from trainkit.report.console import Console, table
-from trainkit.report.ending import summary
 from trainkit.report.keepsakes import draw_plots, keep
-from trainkit.report.loggers import make_loggers
-from trainkit.report.sinks import Files, Report, finite, scalars
-from trainkit.rundir import RunDir
+from trainkit.runs import rundir
+from trainkit.runs.rundir import RunDir
 from trainkit.runtime import Cudnn, environment
-from trainkit.signals import Stop
-from trainkit.state import Checkpoints, Restored
+from trainkit.tasks.meters import Metrics
+from trainkit.train import debug
+from trainkit.train.signals import Stop
 
 
 def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[str] = ()) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Sequence
 
 from trainkit.completion.words import answers
+from trainkit.config.flags import FlagParser
+from trainkit.console.columns import emit
 from trainkit.errors import ConfigError, TrainkitError, unknown
-from trainkit.flags import FlagParser
-from trainkit.report.columns import emit
 
 HELP = """\
 usage: trainkit completion bash|zsh|fish

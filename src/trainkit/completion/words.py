@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from trainkit import registry
-from trainkit.app.run import INFO, flag_parser
 from trainkit.cli import VERBS
 from trainkit.config import folders
 from trainkit.config.compose import FRAMES, group_names
 from trainkit.errors import ConfigError
+from trainkit.launch.run import INFO, flag_parser
 from trainkit.schema import Schema, schema_of
 
 FOLDERS = ("-cd", "--config-dir", "-cp", "--config-path")

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from trainkit.safety import without_secrets
 from trainkit.schema import Count, Form, Fraction, NonNegativeInt, Positive, plain
+from trainkit.text import without_secrets
 
 Every = Annotated[str, Form(r"([1-9]\d*)(epochs?|steps?|min)", "1epoch, 500steps or 10min")]
 Extension = Annotated[str, Form(r"(hold|stretch|rewarm)@([1-9]\d*)", "hold@10, stretch@10 or rewarm@10")]

@@ -15,7 +15,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from trainkit import checkpoint, registry
+from trainkit import registry
+from trainkit.checkpoints import checkpoint
 from trainkit.config.folders import with_defaults
 from trainkit.config.frame import Config, Predict, Train, groups
 from trainkit.config.trust import refuse_interpolations, refuse_targets

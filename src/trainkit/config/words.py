@@ -10,9 +10,9 @@ from hydra.core.override_parser.types import Override
 from trainkit import registry
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs, parse
+from trainkit.config.flags import FlagParser
 from trainkit.config.frame import Train
 from trainkit.errors import ConfigError
-from trainkit.flags import FlagParser
 
 
 def common_flags(verb: str) -> FlagParser:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from trainkit.data.checks import finish
-from trainkit.data.files import Files
+from trainkit.data.images.files import Files
 from trainkit.data.splits import Array, Data, Source, Split, hold_out
 from trainkit.errors import DataError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainkit.data.files import Files
+from trainkit.data.images.files import Files
 from trainkit.data.splits import Array, Data, Split, Task, input_stats, moment_stats
 from trainkit.errors import DataError
 

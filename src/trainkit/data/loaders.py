@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from trainkit.data.augment import Augment, Draw
-from trainkit.data.files import Files
+from trainkit.data.augment.image import Augment, Draw
+from trainkit.data.images.files import Files
 from trainkit.data.splits import Data, Split
 from trainkit.randomness import permutation, torch_generator
 

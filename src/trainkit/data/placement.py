@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from trainkit.data.machine import free_host_memory, num_cpus
 from trainkit.data.splits import Data, Loading, Source
 from trainkit.errors import ResourceError
+from trainkit.machine import free_host_memory, num_cpus
 
 if TYPE_CHECKING:
     import torch

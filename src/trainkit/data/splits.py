@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trainkit.data.files import Files
+    from trainkit.data.images.files import Files
 
 Array: TypeAlias = "NDArray[Any]"
 Task = Literal["classification", "soft", "multilabel", "regression"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainkit.models.layers import check_images
+from trainkit.models._layers import check_images
 from trainkit.registry import register
 from trainkit.schema import Count, Positive
 
@@ -32,7 +32,7 @@ def airbench(
     """
     from torch import nn
 
-    from trainkit.blocks import Airbench, Cool, GlobalMax, Whitening, bias_norm, dirac_conv
+    from trainkit.models._blocks import Airbench, Cool, GlobalMax, Whitening, bias_norm, dirac_conv
 
     check_images("airbench", in_shape, 2 ** len(widths) + 1)
     depth = 8 * in_shape[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from trainkit.errors import ConfigError
-from trainkit.models.layers import Activation, activation_layer, check_images
+from trainkit.models._layers import Activation, activation_layer, check_images
 from trainkit.registry import register
 from trainkit.schema import Count, Fraction
 

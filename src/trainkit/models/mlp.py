@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from trainkit.models.layers import Activation, activation_layer
+from trainkit.models._layers import Activation, activation_layer
 from trainkit.registry import register
 from trainkit.schema import Count, Fraction
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainkit.models.layers import check_images
+from trainkit.models._layers import check_images
 from trainkit.registry import register
 from trainkit.schema import Count, Positive
 
@@ -27,7 +27,7 @@ def resnet9(
     """
     from torch import nn
 
-    from trainkit.blocks import Cool, GlobalMax, Residual
+    from trainkit.models._blocks import Cool, GlobalMax, Residual
 
     check_images("resnet9", in_shape, 8)
 
@@ -57,7 +57,7 @@ def resnet18(in_shape: tuple[int, ...], num_outputs: int, *, width: Count = 64) 
 
     from torch import nn
 
-    from trainkit.blocks import BasicBlock, GlobalMean
+    from trainkit.models._blocks import BasicBlock, GlobalMean
 
     check_images("resnet18", in_shape, 8)
     layers: dict[str, nn.Module] = {

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 
 from trainkit import loop
-from trainkit.data.machine import free_host_memory
 from trainkit.errors import ResourceError
 from trainkit.loop import Run
+from trainkit.machine import free_host_memory
 from trainkit.planning.memory import peak_of, process_bytes
 from trainkit.planning.rehearsal import batches, tolerate_bad_steps
 

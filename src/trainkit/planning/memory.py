@@ -16,9 +16,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainkit.checkpoint import optimizer_state
+from trainkit.checkpoints.checkpoint import optimizer_state
 from trainkit.loop import Run
-from trainkit.speed import Forward
+from trainkit.train.speed import Forward
 
 
 def tensor_bytes(tensors: Iterator[torch.Tensor]) -> int:

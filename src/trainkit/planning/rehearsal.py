@@ -14,7 +14,7 @@ import torch
 from trainkit import loop
 from trainkit.data.loaders import Batch, Loader
 from trainkit.loop import Run
-from trainkit.speed import GraphedStep
+from trainkit.train.speed import GraphedStep
 
 ENOUGH_SECONDS, ENOUGH_STEPS = 2.0, 50  # timing ends with the first of these, but not before
 LEAST_STEPS = 3

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainkit.history.records import short_id
-from trainkit.report.draw import BLUE, INK, LINE, SERIES, Panel
+from trainkit.plots.draw import BLUE, INK, LINE, SERIES, Panel
+from trainkit.plots.markup import clean
 from trainkit.report.facts import Facts, number
-from trainkit.report.markup import clean
 from trainkit.report.panels import log_axis, series, whole_epochs
 from trainkit.report.settings import UNKNOWN, differences, word
+from trainkit.runs.records import short_id
 from trainkit.statistics import better
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import checkpoint, rundir
+from trainkit.checkpoints import checkpoint
 from trainkit.errors import CheckpointError
-from trainkit.history.records import mapping, parse_config
 from trainkit.report import answers, pictures
 from trainkit.report.analysis import as_confusion
 from trainkit.report.answers import Predictions
+from trainkit.runs import rundir
+from trainkit.runs.records import mapping, parse_config
 
 Row = dict[str, Any]
 Value = TypeVar("Value")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from trainkit.plots.draw import Panel, write_grid, write_panels
 from trainkit.report.analysis import worst
 from trainkit.report.comparison import compare, comparison_panels
-from trainkit.report.draw import Panel, write_grid, write_panels
 from trainkit.report.facts import Facts
 from trainkit.report.panels import panels
 from trainkit.report.pictures import COUNT

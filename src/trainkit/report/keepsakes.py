@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
-from trainkit import rundir
 from trainkit.errors import Interrupted, TrainkitError
 from trainkit.report import answers, pictures
+from trainkit.runs import rundir
 
 if TYPE_CHECKING:
     from trainkit.data.loaders import Loader

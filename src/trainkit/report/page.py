@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainkit import __version__
-from trainkit.report.draw import Panel, svg
-from trainkit.report.markup import Markup, element, join, table
+from trainkit.plots.draw import Panel, svg
+from trainkit.plots.markup import Markup, element, join, table
 from trainkit.report.verdict import Verdict
 
 GENERATOR = "trainkit report"  # in the page's head: what has it may be replaced by another report

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from trainkit.plots.draw import BLUE, INK, MUTED, ORANGE, Panel
+from trainkit.plots.markup import clean
 from trainkit.report.analysis import BINS, reliability
 from trainkit.report.answers import Predictions
-from trainkit.report.draw import BLUE, INK, MUTED, ORANGE, Panel
 from trainkit.report.facts import Facts, Row, number
-from trainkit.report.markup import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

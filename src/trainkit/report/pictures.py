@@ -60,7 +60,7 @@ def errors(data: Data, predictions: Predictions) -> Arrays:
     """The images of the worst errors of the split that was predicted."""
     import torch
 
-    from trainkit.data.files import Files
+    from trainkit.data.images.files import Files
 
     split = data.splits[predictions.split]
     index = np.unique(np.concatenate(list(worst(predictions, COUNT // 2).values())))

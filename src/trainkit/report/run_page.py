@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import __version__
-from trainkit.history.records import mapping
+from trainkit.plots.draw import Panel
+from trainkit.plots.markup import Markup, element, join, picture, table
 from trainkit.report.analysis import confused, label_probability, per_class, true_probability, worst
 from trainkit.report.answers import Predictions
-from trainkit.report.draw import Panel
 from trainkit.report.facts import Facts, Row, number
-from trainkit.report.markup import Markup, element, join, picture, table
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
 from trainkit.report.panels import panels
 from trainkit.report.pictures import COUNT
 from trainkit.report.settings import UNKNOWN, config_rows, rows_of, word
 from trainkit.report.verdict import label, shown, verdict
+from trainkit.runs.records import mapping
 
 MANY = 40  # classes in the table of classes, the worst ones, before the rest is folded away
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit.history.records import short_id
+from trainkit.plots.markup import Markup, element, join, table
 from trainkit.report.comparison import COLOURED, DRAWN, Comparison, compare, comparison_panels
 from trainkit.report.facts import Facts, number
-from trainkit.report.markup import Markup, element, join, table
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
 from trainkit.report.settings import differences, word
 from trainkit.report.verdict import Verdict, judge_fit, label, shown
+from trainkit.runs.records import short_id
 
 COLUMNS = 40  # keys in the table of differences
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainkit import rundir, storage
-from trainkit.safety import cell, visible
+from trainkit import storage
+from trainkit.runs import rundir
+from trainkit.text import cell, visible
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -21,13 +21,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from trainkit.data.cache import Entry, Wanted, fetch
-from trainkit.data.decode import DECODER, SUFFIXES, Bad, is_image, may_be_image
-from trainkit.data.decoders import Decoders, Rows, in_memory
-from trainkit.data.files import Files, Stream
-from trainkit.data.machine import num_cpus
+from trainkit.data.images.cache import Entry, Wanted, fetch
+from trainkit.data.images.decode import DECODER, SUFFIXES, Bad, is_image, may_be_image
+from trainkit.data.images.decoders import Decoders, Rows, in_memory
+from trainkit.data.images.files import Files, Stream
 from trainkit.data.splits import Array, Data, Split, hold_out
 from trainkit.errors import DataError, unknown
+from trainkit.machine import num_cpus
 from trainkit.registry import register
 from trainkit.schema import Count, Fraction
 

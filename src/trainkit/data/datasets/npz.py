@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 
 from trainkit.data.checks import check_split
-from trainkit.data.machine import free_host_memory
 from trainkit.data.splits import Array, Data, Split, Task, hold_out
 from trainkit.errors import DataError, ResourceError
+from trainkit.machine import free_host_memory
 from trainkit.registry import register
 from trainkit.schema import Fraction
 

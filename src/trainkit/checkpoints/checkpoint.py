@@ -1,0 +1,198 @@
+"""What a checkpoint is: one safetensors file, tensors plus JSON. No pickle is ever read or written.
+
+    model/<parameter or buffer>        the weights
+    ema/<parameter or buffer>          their moving average, where one was kept; it is what was evaluated
+    optim/<parameter>/<state>          optimizer state that is a tensor, by parameter name, never by position
+    meter/<sum>                        sums of the epoch that was under way
+    __metadata__["trainkit"]           everything else, one JSON text: format, config, data facts, progress, metrics,
+                                       optimizer numbers, and the file's own SHA-256
+
+The digest covers the whole file with the 64 characters of the digest itself read as zeros, so a file proves itself
+wherever it is copied. `read_header` needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainkit.checkpoints import record
+from trainkit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+UNSIGNED = "0" * 64
+MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+
+
+def locate(path: Path) -> Path:
+    """The checkpoint file of a path: a file as it is, or a run folder's best (else last) checkpoint by its record.
+
+    Raises CheckpointError naming what was looked for.
+    """
+    path = path.expanduser().absolute()
+    if path.is_dir():
+        folder = path / "checkpoints"
+        known = record.read(folder)
+        links = [folder / "best.safetensors", folder / "last.safetensors"]
+        named = [folder / entry.file for entry in (known.best, *known.kept) if entry] if known else links
+        for candidate in filter(Path.is_file, named):
+            # the name that a person knows, when it leads to the same file
+            return next((link for link in links if link.is_file() and link.samefile(candidate)), candidate)
+        raise CheckpointError(f"{path} holds no checkpoints/best.safetensors or checkpoints/last.safetensors")
+    if not path.exists():
+        raise CheckpointError(f"checkpoint '{path}' does not exist; name a run folder or a .safetensors file")
+    return path
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What a checkpoint says about itself, without its tensors. Raises CheckpointError for any other file."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            text = file.read(size) if size <= MAX_HEADER else b""
+        meta = json.loads(json.loads(text)["__metadata__"]["trainkit"])
+        version = meta["format"]
+        if not isinstance(meta["config"], dict) or not isinstance(version, int):
+            raise TypeError("config")
+    except OSError as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be read ({error.strerror})") from error
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' is not a whole trainkit checkpoint") from error
+    if version > FORMAT:
+        writer = f"trainkit {meta.get('trainkit')} in format {version}"
+        raise CheckpointError(f"'{path}' was written by {writer}; this trainkit reads up to format {FORMAT}")
+    return dict(meta)
+
+
+def pack(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> bytes:
+    """The bytes of a checkpoint file; the same state gives the same bytes.
+
+    tensors: by name, as in the module docstring. meta: JSON data; format, version and digest are added here.
+    """
+    from safetensors.torch import save as serialize
+
+    from trainkit import __version__
+
+    on_cpu = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
+    header = {"format": FORMAT, "trainkit": __version__, "sha256": UNSIGNED, **meta}
+    payload = serialize(on_cpu, metadata={"trainkit": json.dumps(header, allow_nan=False)})
+    return payload.replace(UNSIGNED.encode(), _digest(payload).encode(), 1)
+
+
+def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the header of a checkpoint. Raises CheckpointError when a byte is not as written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as deserialize
+
+    meta = read_header(path)
+    try:
+        payload = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be read ({error.strerror})") from error
+    claimed = str(meta.get("sha256"))
+    if _digest(payload.replace(claimed.encode(), UNSIGNED.encode(), 1)) != claimed:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: its digest does not match its content")
+    try:
+        return deserialize(payload), meta
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from error
+
+
+def _digest(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The optimizer's state by parameter name: (tensors for the file, JSON for the header).
+
+    The JSON has the shape of the state, with `{"tensor": name}` where a tensor stands, also inside lists (L-BFGS).
+    """
+    import torch
+
+    tensors: dict[str, torch.Tensor] = {}
+
+    def encode(value: Any, name: str) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value
+            return {"tensor": name}
+        if isinstance(value, list):
+            return [encode(item, f"{name}/{i}") for i, item in enumerate(value)]
+        return value
+
+    state = {
+        name: {field: encode(value, f"optim/{name}/{field}") for field, value in optimizer.state[parameter].items()}
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+    }
+    return tensors, state
+
+
+def load_optimizer(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, torch.Tensor],
+    state: dict[str, Any],
+    path: Path,
+) -> None:
+    """Put `optimizer_state` back into a fresh optimizer over the same parameters.
+
+    Raises CheckpointError when the state is that of another model.
+    """
+    import torch
+
+    parameters = dict(model.named_parameters())
+    unknown = [name for name in state if name not in parameters]
+    if unknown:
+        raise CheckpointError(f"'{path}' has optimizer state of '{unknown[0]}', which this model does not have")
+    on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+
+    def decode(value: Any, field: str, parameter: torch.nn.Parameter) -> Any:
+        if isinstance(value, list):
+            return [decode(item, field, parameter) for item in value]
+        if not isinstance(value, dict):
+            return value
+        found = tensors[value["tensor"]]
+        if found.shape == parameter.shape and found.ndim > 0:
+            # in the parameter's own memory order, by which fused optimizers pair the numbers
+            return torch.empty_like(parameter, dtype=found.dtype, requires_grad=False).copy_(found)
+        return found if field == "step" and not on_device else found.to(parameter.device)
+
+    for name, fields in state.items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {field: decode(value, field, parameter) for field, value in fields.items()}
+
+
+def load_model(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Put the weights that were evaluated into a model: the moving average where the checkpoint has one.
+
+    Raises CheckpointError listing the first differences of names, shapes and types.
+    """
+    averaged = any(name.startswith("ema/") for name in tensors)
+    load_weights(model, tensors, "ema/" if averaged else "model/", path)
+
+
+def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str, path: Path) -> None:
+    """Put the tensors under `prefix` into a model of the same names, shapes and types.
+
+    Raises CheckpointError listing the first differences.
+    """
+    weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    expected = model.state_dict()
+    differences = [f"{name} is missing" for name in expected if name not in weights]
+    differences += [f"{name} is not in the model" for name in weights if name not in expected]
+    for name in expected.keys() & weights.keys():
+        ours, theirs = expected[name], weights[name]
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            differences.append(
+                f"{name} is {tuple(theirs.shape)} {theirs.dtype} there and {tuple(ours.shape)} {ours.dtype} here"
+            )
+    if differences:
+        more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+        raise CheckpointError(f"'{path}' does not fit this model: {'; '.join(sorted(differences)[:3])}{more}")
+    model.load_state_dict(weights)

@@ -1,0 +1,123 @@
+"""Augmentation as batched tensor code on the device, every sample with its own parameters.
+
+A builder returns an `Augment`: what happens to a training batch on its way to the model. Nothing in it depends on
+what came before: a `Draw` holds all that a batch's changes may be a function of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from trainkit.errors import ConfigError
+from trainkit.registry import register
+from trainkit.schema import Fraction, NonNegative, NonNegativeInt, Probability, Range
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    Change = Callable[[Tensor, "Draw"], Tensor]
+    Mix = Callable[[Tensor, Tensor, "Draw"], tuple[Tensor, Tensor]]
+
+Flip = Probability | Literal["alternate"]
+Angle = Annotated[float, Range(ge=0, le=180)]
+Slant = Annotated[float, Range(ge=0, lt=90)]
+Turn = Annotated[float, Range(ge=0, le=0.5)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """What the changes of one batch may depend on.
+
+    generator: on the batch's device, keyed by (seed, step). index: int64 (N,), the samples' positions in the split.
+    """
+
+    seed: int
+    epoch: int
+    index: Tensor
+    generator: Generator
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """The changes of a training batch, in their order.
+
+    pixels: on images (N, C, H, W), uint8 or float32 in 0..255. normalised: on what `normalize` makes of them, where 0
+    is the training mean; they may work in place. mix: last, on inputs and targets; it returns soft targets (N, C).
+    """
+
+    pixels: tuple[Change, ...] = ()
+    normalised: tuple[Change, ...] = ()
+    mix: Mix | None = None
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, normalize: Callable[[Tensor], Tensor], draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        """The batch as the model and the loss take it."""
+        for change in self.pixels:
+            images = change(images, draw)
+        inputs = normalize(images)
+        for change in self.normalised:
+            inputs = change(inputs, draw)
+        return (inputs, targets) if self.mix is None else self.mix(inputs, targets, draw)
+
+
+@register("augment")
+def none(in_shape: tuple[int, ...], num_outputs: int) -> None:
+    """Samples as they are."""
+
+
+@register("augment")
+def image(
+    in_shape: tuple[int, ...],
+    num_outputs: int,
+    *,
+    flip: Flip = 0.0,
+    padding: NonNegativeInt = 0,
+    border: Literal["zero", "reflect"] = "zero",
+    rotate: Angle = 0.0,
+    scale: Fraction = 0.0,
+    shear: Slant = 0.0,
+    brightness: NonNegative = 0.0,
+    contrast: NonNegative = 0.0,
+    saturation: NonNegative = 0.0,
+    hue: Turn = 0.0,
+    cutout: NonNegativeInt = 0,
+    mixup: NonNegative = 0.0,
+    cutmix: NonNegative = 0.0,
+) -> Augment:
+    """Any of: mirror, crop, turn, colours, cutout, mixup, cutmix.
+
+    They follow each other in the order of the arguments; what is 0 is absent. Each is described where it is made, in
+    `data/pixels.py` and `data/mixing.py`. With both mixup and cutmix, each sample gets one of them.
+
+    Raises ConfigError when a change does not fit images of `in_shape`.
+    """
+    from trainkit.data.augment import mixing, pixels
+
+    _check_shape(in_shape, padding if border == "reflect" else 0, saturation > 0 or hue > 0)
+    on_pixels: list[Change] = []
+    if flip or padding:
+        on_pixels.append(pixels.flip_crop(flip, padding, border))
+    if rotate or scale or shear:
+        on_pixels.append(pixels.affine(rotate, scale, shear, border))
+    if brightness or contrast or saturation or hue:
+        on_pixels.append(pixels.colour(in_shape[0], brightness, contrast, saturation, hue))
+    return Augment(
+        pixels=tuple(on_pixels),
+        normalised=(mixing.cutout(cutout),) if cutout else (),
+        mix=mixing.mix(mixup, cutmix, num_outputs) if mixup or cutmix else None,
+    )
+
+
+def _check_shape(in_shape: tuple[int, ...], reflected: int, coloured: bool) -> None:
+    if len(in_shape) != 3:
+        raise ConfigError(f"augment: the data set is a table of {in_shape[0]} features, not images: use augment=none")
+    channels, height, width = in_shape
+    if reflected >= min(height, width):
+        raise ConfigError(
+            f"augment.padding={reflected}: border=reflect needs less than the image's side, {height}x{width} here"
+        )
+    if coloured and channels != 3:
+        raise ConfigError(f"augment.saturation and augment.hue are for colour images; these have {channels} channels")

@@ -1,0 +1,1 @@
+"""Image files: decoded by worker processes, cached, or decoded while training."""

@@ -1,0 +1,35 @@
+"""`trainkit resume RUN|SWEEP`: a sweep is its own command given again, which passes over what is done."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from trainkit.commands import resume as single
+from trainkit.commands.resume import HELP as HELP
+from trainkit.config.compose import assignment
+from trainkit.errors import ConfigError
+from trainkit.launch.run import COMMAND, run
+
+
+def resume(argv: Sequence[str]) -> int:
+    """Resume the run or the sweep that `argv` names. Returns the exit code."""
+    place, more, as_json = single.words_of("resume", argv)
+    if (place / "config.yaml").exists() or not (place / COMMAND).is_file():
+        return single.resume(argv)
+    _, verb, *words = shlex.split((place / COMMAND).read_text(encoding="utf-8"))
+    again = shlex.join(["trainkit", verb, *words, assignment("hydra.sweep.dir", str(place))])
+    if more:
+        raise ConfigError(f"a sweep goes on as it was begun, without {more[0]}; what it was: {again}")
+    if any(word.startswith("plugins=") for word in words):
+        raise ConfigError(f"the sweep names plugins, whose code would run; to let it, type: {again}")
+    if any(word.startswith("hydra/sweeper=") for word in words):
+        raise ConfigError("a sweeper that proposes its jobs begins anew; give it storage of its own, or start again")
+    words = [word for word in words if not word.startswith("hydra.sweep.dir=")]
+    flags = ["--json"] if as_json and "--json" not in words else []
+    return run(
+        verb, f"trainkit.commands.{verb}:{TASKS[verb]}", [*words, assignment("hydra.sweep.dir", str(place)), *flags]
+    )
+
+
+TASKS = {"train": "train", "eval": "evaluate"}

@@ -1,0 +1,1 @@
+"""What `predict` reads and writes: image files, rows of tables, and the formats of its output."""

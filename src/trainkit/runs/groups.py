@@ -1,0 +1,120 @@
+"""Runs of one config but for the seed as a group; what differs between groups; their metrics as estimates."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from trainkit.runs.records import Record, read_config
+from trainkit.statistics import Estimate, better, estimate
+
+# What does not make a run another experiment: the seed is what a group has several of, and where the folder lies.
+IGNORED = ("seed", "output_dir")
+HEADLINES = ("accuracy", "rmse", "loss")  # what a verdict is about: the first that all groups have
+
+
+@dataclasses.dataclass
+class Group:
+    """Runs that differ in their seed alone, each seed once. name: A, B, …; config: what they have in common."""
+
+    name: str
+    records: list[Record]
+    config: dict[str, Any]
+
+    @property
+    def seeds(self) -> list[Any]:
+        return [record.config.get("seed") for record in self.records]
+
+    def values(self, metric: str) -> list[float]:
+        """A metric's value of each run that has it."""
+        return [record.metrics[metric] for record in self.records if metric in record.metrics]
+
+    def estimate(self, metric: str) -> Estimate | None:
+        values = self.values(metric)
+        return estimate(values) if values else None
+
+
+def group(records: Sequence[Record]) -> list[Group]:
+    """The groups, in the order of their first runs. Of two runs of one config and seed each gets a group of its own."""
+    found: dict[tuple[str, int], Group] = {}
+    for record in records:
+        config = compared_config(record)
+        text = json.dumps(config, sort_keys=True, default=str)
+        repetition = 0
+        while (text, repetition) in found and record.config.get("seed") in found[text, repetition].seeds:
+            repetition += 1
+        if (text, repetition) in found:
+            found[text, repetition].records.append(record)
+        else:
+            found[text, repetition] = Group(letters(len(found)), [record], config)
+    return list(found.values())
+
+
+def letters(index: int) -> str:
+    """A, B, …, Z, AA, AB, …"""
+    text = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        text = chr(ord("A") + rest) + text
+    return text
+
+
+def compared_config(record: Record) -> dict[str, Any]:
+    """The config by which runs are grouped.
+
+    An evaluation counts as the run it evaluates, with its own keys on top; `ckpt` is left only if it is not the best.
+    """
+    config = dict(record.config)
+    if record.verb == "eval" and record.origin is not None:
+        trained = read_config(record.origin[1] / "config.yaml")
+        if trained:
+            config = {**trained, **config, "ckpt": str(config["ckpt"]).rpartition("/")[2]}
+    found = {key: value for key, value in config.items() if key not in IGNORED}
+    if found.get("ckpt") == "best.safetensors":  # what a training run measures in the end, too
+        del found["ckpt"]
+    return found
+
+
+def differences(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    """The config keys whose values are not the same in all groups: key -> value of each group, None where it has none.
+
+    Components first, then their arguments, then the rest.
+    """
+    keys = dict.fromkeys(key for one in groups for key in one.config)
+    found = {key: [one.config.get(key) for one in groups] for key in keys}
+    differing = {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+    return dict(sorted(differing.items(), key=lambda item: item[0].count(".")))
+
+
+def by_dataset(groups: Sequence[Group]) -> list[list[Group]]:
+    """The groups of each data set: numbers of different ones are not compared."""
+    found: dict[str, list[Group]] = {}
+    for one in groups:
+        found.setdefault(str(one.config.get("dataset")), []).append(one)
+    return list(found.values())
+
+
+def metric_names(groups: Sequence[Group]) -> list[str]:
+    """All metrics of all runs, in the order in which they are first met."""
+    return list(dict.fromkeys(name for one in groups for record in one.records for name in record.metrics))
+
+
+def best(groups: Sequence[Group], metric: str) -> list[Group]:
+    """The groups of one data set with the best mean, more than one if they tie; none where there is no difference."""
+    means = [(found.mean, one) for one in groups if (found := one.estimate(metric)) is not None]
+    if len({mean for mean, _ in means}) < 2:
+        return []
+    top = (min if better(metric) == "min" else max)(mean for mean, _ in means)
+    return [one for mean, one in means if mean == top]
+
+
+def headline(groups: Sequence[Group]) -> str | None:
+    """What a verdict is about: accuracy, else rmse, else loss, on test if all groups have it, else on val."""
+    for name in HEADLINES:
+        for split in ("test", "val", "train"):
+            if all(one.values(f"{split}/{name}") for one in groups):
+                return f"{split}/{name}"
+    return None

@@ -1,0 +1,166 @@
+"""The run folder: made for one run alone, locked while it runs, and what stands in it.
+
+outputs/<verb>/<date>_<time>_<dataset>-<model>_<uid>/
+    config.yaml    the resolved config          command.txt   what to type to run it again
+    env.json       versions, device, flags      status.json   running, completed or failed, and the result
+    metrics.jsonl  every measurement            results.csv   one row an epoch
+    train.log      what was shown, and the traceback of a bug
+    checkpoints/   the last ones and the best, and record.json, which says which is which
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainkit import storage
+from trainkit.errors import ConfigError, ResourceError
+from trainkit.text import without_secrets
+
+
+def create(parent: Path, label: str = "") -> Path:
+    """Make a new folder `<date>_<time>[_label]_<uid>` under `parent`, this process's own.
+
+    Raises ResourceError when the place cannot be written.
+    """
+    while True:
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        path = parent / "_".join(part for part in (stamp, label, secrets.token_hex(3)) if part)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()  # exclusive: of two runs in the same second, with the same uid, one tries again
+            storage.flush(parent)
+        except FileExistsError:
+            if path.exists():
+                continue
+            raise ResourceError(f"cannot make the run folder {path}: a file stands where a folder is needed") from None
+        except OSError as error:
+            raise ResourceError(f"cannot make the run folder {path} ({error.strerror})") from error
+        return path
+
+
+class RunDir:
+    """The folder of one run while it runs."""
+
+    def __init__(self, path: Path, verb: str) -> None:
+        self.path = path
+        self.verb = verb
+        self._status: dict[str, Any] = {}
+        self._lock = -1
+        self._config = b""
+
+    @property
+    def is_open(self) -> bool:
+        return self._lock >= 0
+
+    def open(self, config: dict[str, Any], command: Sequence[str], overrides: Sequence[str]) -> None:
+        """Lock the folder and write what is known at the start; of a folder that has a status, the run goes on.
+
+        Raises ConfigError when another process holds it, ResourceError when it cannot be written.
+        """
+        import yaml
+
+        command, overrides = without_secrets(list(command)), without_secrets(list(overrides))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path / ".lock")
+        except OSError as error:
+            raise storage.cannot_write(self.path, error) from error
+        storage.remove_temporaries(self.path)
+        self._config = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
+        before = read_status(self.path)
+        now = {"state": "running", "pid": os.getpid()}
+        if "started" in before:
+            kept = {key: value for key, value in before.items() if key not in ("exit_code", "error", "result", "ended")}
+            again = {"at": _now(), "command": list(command)}
+            self._status = {**kept, **now, "resumed": [*kept.get("resumed", []), again]}
+        else:
+            storage.replace(self.path / "config.yaml", self._config)
+            storage.replace(self.path / "command.txt", (shlex.join(command) + "\n").encode())
+            start = {"verb": self.verb, **now, "started": _now(), "overrides": list(overrides)}
+            self._status = {**before, **start}
+        storage.replace_json(self.path / "status.json", self._status)
+
+    def note_resumed(self, step: int) -> None:
+        """Record after which step a run went on, and with which config, now that it fits what was saved."""
+        if resumed := self._status.get("resumed"):
+            resumed[-1]["step"] = step
+            storage.replace(self.path / "config.yaml", self._config)
+            storage.replace_json(self.path / "status.json", self._status)
+
+    def close(self, state: str, **facts: Any) -> None:
+        """Record how the run ended and free the folder."""
+        self._status.update(state=state, ended=_now(), **facts)
+        self._status.pop("pid", None)
+        try:
+            storage.replace_json(self.path / "status.json", self._status)
+        finally:
+            descriptor, self._lock = self._lock, -1
+            with contextlib.suppress(OSError):
+                (self.path / ".lock").unlink()
+            with contextlib.suppress(OSError):  # the descriptor is gone even if this fails, and the lock with it
+                os.close(descriptor)
+
+    def write_json(self, name: str, value: Any) -> None:
+        storage.replace_json(self.path / name, value)
+
+
+def _lock(path: Path) -> int:
+    """The descriptor of a lock file that this process holds. Raises ConfigError when another one does."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when the process dies
+        except OSError:
+            owner = os.read(descriptor, 20).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise ConfigError(f"the run folder {path.parent} is in use by process {owner or '?'}") from None
+        with contextlib.suppress(OSError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
+                return descriptor
+        os.close(descriptor)  # its owner ended, and deleted the file, between our opening and locking it
+
+
+def is_killed(folder: Path, status: dict[str, Any]) -> bool:
+    """Whether the status says running and no process holds the folder. A lock that may not be looked at is held."""
+    if status.get("state") != "running":
+        return False
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go again by the close, at once
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def shown(path: Path) -> str:
+    """A folder as a person would type it: relative where it lies below the current one."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """The status of a run folder, or an empty mapping when there is none."""
+    try:
+        status = json.loads((path / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return status if isinstance(status, dict) else {}
