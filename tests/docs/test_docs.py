@@ -187,32 +187,30 @@ def tracked(folder: Path) -> set[str]:
     return {name for name in names if not name.startswith((".", "__"))}
 
 
-def tree() -> dict[str, str]:
-    """The captioned tree of the README: path -> caption. A folder's path ends with a slash."""
-    (body,) = re.findall(r"<!-- tree -->\n```text\n(.*?)\n```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+def tree(document: str) -> dict[str, str]:
+    """The captioned tree of a document: path -> caption. A folder's path ends with a slash."""
+    (body,) = re.findall(r"<!-- tree -->\n```text\n(.*?)\n```", (ROOT / document).read_text(encoding="utf-8"), re.S)
     found: dict[str, str] = {}
-    parents: list[tuple[int, str]] = []
+    parent = ""
     for line in body.splitlines():
-        indent = len(line) - len(line.lstrip())
         name, _, caption = line.strip().partition(" ")
-        parents = [parent for parent in parents if parent[0] < indent]
-        path = (parents[-1][1] if parents else "") + name
-        assert caption.strip(), f"no caption: {line}"
-        found[path] = caption.strip()
-        if name.endswith("/"):
-            parents.append((indent, path))
+        if not caption:
+            parent = name
+            continue
+        found[parent + name] = caption.strip()
     return found
 
 
-def test_tree_of_the_readme_is_the_tree() -> None:
-    paths = tree()
+@pytest.mark.parametrize(
+    ("document", "folder"), [("README.md", ""), ("docs/architecture.md", "src/trainkit/")], ids=["README", "package"]
+)
+def test_a_captioned_tree_is_the_tree(document: str, folder: str) -> None:
+    paths = tree(document)
     for path in paths:
         assert (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file(), path
-    opened = {path[: path.rstrip("/").rfind("/") + 1] for path in paths} | {""}
-    assert {"src/trainkit/", "conf/", "docs/"} <= opened
-    for folder in opened - {"src/"}:  # which holds trainkit/ alone
-        shown = {path[len(folder) :].split("/")[0] for path in paths if path.startswith(folder) and path != folder}
-        assert tracked(ROOT / folder) <= shown, folder or "the top"
+    shown = {path.removeprefix(folder).split("/")[0] for path in paths}
+    there = tracked(ROOT / folder)
+    assert shown == ({name for name in there if (ROOT / name).is_dir()} if not folder else there)
 
 
 def test_groups_of_the_readme_are_those_of_conf() -> None:
