@@ -27,8 +27,9 @@ from trainkit.loggers.sinks import Files, Report
 from trainkit.train.signals import Stop
 
 if TYPE_CHECKING:
-    from trainkit.loop import Run
     from trainkit.tasks.meters import Metrics
+
+    from trainkit.loop import Run
 
 WORKS = {
     "mlp, short epochs": ["device=cpu", "device.threads=1", "epochs=30"],

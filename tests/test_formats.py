@@ -15,8 +15,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from trainkit import registry
+from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize
-from trainkit.data.splits import Data, Split
+from trainkit.data.splits import Split
 from trainkit.errors import TrainkitError
 from trainkit.export import formats
 from trainkit.export.formats import Deployed

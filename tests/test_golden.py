@@ -18,8 +18,8 @@ from torch import nn
 
 from trainkit.cli import main
 from trainkit.data.checks import finish
+from trainkit.data.dataset import hold_out
 from trainkit.data.datasets.tables import digits
-from trainkit.data.splits import hold_out
 
 STEPS = 20
 

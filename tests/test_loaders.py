@@ -8,8 +8,9 @@ import torch
 
 from trainkit import registry
 from trainkit.data.checks import finish
+from trainkit.data.dataset import Data, hold_out
 from trainkit.data.loaders import Normalize, ResidentLoader
-from trainkit.data.splits import Data, Split, hold_out, input_stats, split_indices
+from trainkit.data.splits import Split, input_stats, split_indices
 from trainkit.errors import DataError
 
 CPU = torch.device("cpu")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
-
 from trainkit.tasks.meters import Meter, better, metric_names
 
 

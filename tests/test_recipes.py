@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from trainkit.tasks.meters import Meter
 
 from trainkit import loop
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Train, to_plain
 from trainkit.data.checks import finish
+from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize, ResidentLoader
-from trainkit.data.splits import Data, Split
-from trainkit.tasks.meters import Meter
+from trainkit.data.splits import Split
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))

@@ -3,54 +3,70 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from trainkit import losses, registry
+from trainkit import registry
 from trainkit.checkpoints import checkpoint
 from trainkit.checkpoints.state import Checkpoints
 from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plain
-from trainkit.data import facts as data_facts
-from trainkit.data.augment.image import Augment
+from trainkit.data.augment.base import Augment
 from trainkit.data.checks import finish
-from trainkit.data.loaders import Normalize, make_loader
+from trainkit.data.dataset import Data, hold_out, limit, strata_of
+from trainkit.data.loaders import Loader, Normalize, make_loader, tensors
 from trainkit.data.placement import place
-from trainkit.data.splits import Data, hold_out, limit
+from trainkit.data.spec import DataSpec
 from trainkit.errors import ConfigError
-from trainkit.loop import Monitor, Run, optimize
+from trainkit.loop import optimize
+from trainkit.losses.base import Loss, as_loss
+from trainkit.losses.choose import resolve
 from trainkit.machine import default_data_dir
 from trainkit.optim.step import bare_step, leave_untraced
 from trainkit.randomness import numpy_generator, reseed
 from trainkit.runtime import environment
-from trainkit.schedules import extended
-from trainkit.tasks.meters import Meter, better, metric_names
+from trainkit.schedules import Factor, extended
+from trainkit.tasks.base import extra_sums, find_task, num_outputs, task_of
+from trainkit.tasks.meter import Meter
 from trainkit.train import speed
 from trainkit.train.ema import Ema
 from trainkit.train.guard import Guard
+from trainkit.train.run import LAST, Monitor, Run
 from trainkit.train.signals import Stop
 
 
-def component(group: str, choice: Choice, *runtime: Any) -> Any:
-    """What the chosen component's builder returns for these runtime values and its config arguments."""
-    return registry.get(group, choice.name).build(*runtime, **choice.arguments)
+def component(group: str, choice: Choice, known: Mapping[str, Any]) -> Any:
+    """What the chosen component's builder returns for what it asks of `known`, and its config arguments."""
+    return registry.get(group, choice.name).make(known, choice.arguments)
+
+
+def facts_of(spec: DataSpec) -> dict[str, Any]:
+    """What models, losses and augmentations may ask for: the specification of the data, and its usual parts."""
+    return {
+        "spec": spec,
+        "in_shape": spec.in_shape,
+        "num_outputs": num_outputs(spec),
+        "classes": spec.target.classes,
+        "target": spec.target,
+    }
 
 
 def build_device(config: Frame | Predict) -> torch.device:
     """The device, with all its flags set."""
-    device = component("device", config.device)
+    device = component("device", config.device, {})
     assert isinstance(device, torch.device)
     return device
 
 
 def build_data(config: Frame | Export, device: torch.device) -> Data:
     """The data set where `loader` wants it, val held out, checked, and with the statistics of its train split."""
-    found = component("dataset", config.dataset, config.data_dir or default_data_dir(), config.split_seed)
+    known = {"data_dir": config.data_dir or default_data_dir(), "split_seed": config.split_seed}
+    found = component("dataset", config.dataset, known)
     data = place(found, config.loader, None if config.workers == "auto" else config.workers, device)
     hold_out(data, "val", config.val_fraction, config.split_seed)
     finish(data)
@@ -64,31 +80,35 @@ def build_augment(config: Train, data: Data) -> Augment | None:
 
     Raises ConfigError for data without images, and for mixing where the loss takes no class probabilities.
     """
-    if config.augment.name == "none":
+    augment = None
+    if config.augment.name != "none":
+        if not data.spec.input.is_image or data.spec.input.dtype != "uint8":
+            raise ConfigError(f"augment is for images, dataset {data.name} has none: use augment=none")
+        augment = component("augment", config.augment, facts_of(data.spec))
+    if augment is None:
         return None
-    if len(data.in_shape) != 3 or data.splits["train"].inputs.dtype != np.uint8:
-        raise ConfigError(f"augment is for images, dataset {data.name} has none: use augment=none")
-    augment = component("augment", config.augment, data.in_shape, data.num_outputs)
     assert isinstance(augment, Augment)
-    loss = losses.resolve(config.loss.name, data.task, config.dataset.name)
-    if augment.mix is not None and (data.task not in ("classification", "soft") or "soft" not in loss.serves):
+    task = task_of(data.spec.target)
+    loss = resolve(config.loss.name, task, config.dataset.name)
+    mixed = find_task(task.mixed) if task.mixed else None
+    if augment.mix is not None and (mixed is None or not mixed.accepts(loss.name, loss.serves)):
         raise ConfigError(
-            f"augment.mixup and augment.cutmix mix classes, which {data.task} with loss {loss.name} cannot take: "
+            f"augment.mixup and augment.cutmix mix classes, which {task.name} with loss {loss.name} cannot take: "
             "use loss=cross_entropy on classes, or switch them off"
         )
     return augment
 
 
-def build_model(config: Frame, data: Data, device: torch.device) -> nn.Module:
+def build_model(config: Frame, spec: DataSpec, device: torch.device) -> nn.Module:
     """The model on the device, its initial weights a function of the seed alone (drawn on the CPU for every device)."""
     reseed(torch.device("cpu"), config.seed, "init")
-    model = component("model", config.model, data.in_shape, data.num_outputs)
+    model = component("model", config.model, facts_of(spec))
     assert isinstance(model, nn.Module)
     return model.to(device)
 
 
 def initialize_from_data(config: Train, data: Data, model: nn.Module) -> None:
-    """Let a model that has a method `initialize` see normalised training images (N, C, H, W) before it is trained.
+    """Let a model that has a method `initialize` see normalized training inputs (N, …) before it is trained.
 
     They are up to 5,000, chosen by the seed, on the CPU like the other initial weights.
     """
@@ -97,70 +117,95 @@ def initialize_from_data(config: Train, data: Data, model: nn.Module) -> None:
         return
     train, cpu = data.splits["train"], torch.device("cpu")
     chosen = numpy_generator(config.seed, "initialize").permutation(len(train))[:5000]
-    sample = Normalize(data, cpu).inputs(torch.from_numpy(train.take(chosen).inputs))
+    inputs, _ = next(train.batches([chosen], config.seed))
+    sample = Normalize(data.spec, cpu).inputs(tensors(inputs))
     device = next(model.parameters()).device
     model.cpu()
     initialize(sample)
     model.to(device)
 
 
-def build_loss(config: Frame, data: Data, device: torch.device) -> nn.Module:
-    """The loss on the device. Raises ConfigError when it does not serve the data set's task."""
-    loss = losses.resolve(config.loss.name, data.task, config.dataset.name)
+def build_loss(config: Frame, spec: DataSpec, device: torch.device, model: nn.Module | None = None) -> Loss:
+    """The loss on the device; it may ask for the model. Raises ConfigError when it cannot train the data's task."""
+    loss = resolve(config.loss.name, task_of(spec.target), config.dataset.name)
     arguments = config.loss.arguments if loss.name == config.loss.name else {}
-    module = loss.build(data.num_outputs, **arguments)
+    module = loss.make({**facts_of(spec), "model": model}, arguments)
     assert isinstance(module, nn.Module)
-    return module.to(device)
+    return as_loss(module).to(device)
 
 
-def build_meter(
-    config: Frame, data: Data, normalize: Normalize, loss_fn: nn.Module, device: torch.device, full: bool
-) -> Meter:
-    """An empty meter for the data set's task and the loss; `full` for evaluation, else what training can afford."""
-    return Meter(
-        data.task,
-        data.num_outputs,
-        device,
-        full=full,
-        topk=config.topk,
-        target_std=normalize.target_std,
-        class_weight=losses.class_weight(loss_fn),
-    )
+def build_meter(config: Frame, spec: DataSpec, device: torch.device, full: bool) -> Meter:
+    """An empty meter for the data's target; `full` for evaluation, else what training can afford."""
+    target = spec.target
+    sums = task_of(target).sums(target, full=full, topk=config.topk)
+    return Meter([*sums, *(extra_sums(target, num_outputs(spec)) if full else [])], device)
 
 
-def mirrors(config: Frame | Predict, data: Data) -> bool:
+def mirrors(config: Frame | Predict, spec: DataSpec, name: str) -> bool:
     """Whether `tta` asks for mirror images in evaluation. Raises ConfigError for data without images."""
-    if config.tta == "flip" and len(data.in_shape) != 3:
-        raise ConfigError(f"tta=flip is for images, dataset {data.name} has none: use tta=none")
+    if config.tta == "flip" and not spec.input.is_image:
+        raise ConfigError(f"tta=flip is for images, dataset {name} has none: use tta=none")
     return config.tta == "flip"
 
 
 def build_monitor(config: Train, data: Data) -> Monitor:
-    """`monitor=` as name and direction: `auto`, `macro_f1`, `val/loss`, `loss:min`.
+    """`monitor=` as name and direction: `auto`, `macro_f1`, `val/loss`, `loss:min`; or `last`.
 
     Raises ConfigError when the metric is not one that will be produced.
     """
     name, _, mode = config.monitor.partition(":")
+    if name == LAST and not mode:
+        if config.patience is not None:
+            raise ConfigError(
+                "monitor=last takes every epoch for the best: patience would never stop; set patience=null"
+            )
+        return Monitor(LAST, "max")
     name = name.removeprefix("val/")
     if name == "auto":
-        name = "accuracy" if data.task in ("classification", "soft") else "loss"
-    known = metric_names(data.task, data.num_outputs, config.topk)
-    if "val" not in data.splits:  # then the training split's own numbers, which are fewer
-        known = ["loss", "accuracy"] if "accuracy" in known and data.task != "multilabel" else ["loss"]
+        name = task_of(data.spec.target).monitor
+    # without val the training split's own numbers, which are fewer
+    known = {one.name: one for one in build_meter(config, data.spec, torch.device("cpu"), "val" in data.splits).metrics}
     if name not in known or mode not in ("", "min", "max"):
-        choices = ", ".join(["auto", *known])
+        choices = ", ".join(["auto", *known, LAST])
         raise ConfigError(f"monitor={config.monitor}: choose from: {choices}; with :min or :max if need be")
-    return Monitor(name, mode or better(name))
+    return Monitor(name, mode or known[name].better)
 
 
-def build_schedule(config: Train, steps_per_epoch: int) -> Callable[[int], float]:
-    """The factor on the lr at each step. Raises ConfigError for extensions that are not in order or within `epochs`."""
+def build_order(config: Train, data: Data) -> Callable[[int], torch.Tensor]:
+    """The rows of the train split in each epoch. Raises ConfigError for a sampler that does not fit the targets."""
+    train = data.splits["train"]
+    known = {"num_samples": len(train), "strata": strata_of(train, data.spec), "seed": config.seed}
+    order: Callable[[int], torch.Tensor] = component("sampler", config.sampler, known)
+    return order
+
+
+def build_schedule(config: Train, steps_per_epoch: int, history: list[float]) -> Callable[[int], float]:
+    """The factor on the lr at each step; history: the monitor's values of the epochs done, which a schedule may ask for.
+
+    Raises ConfigError for extensions that are not in order or within `epochs`.
+    """
     parts = [text.partition("@") for text in config.extensions]
     ends = [*(int(epoch) for _, _, epoch in parts), config.epochs]
     if ends != sorted(set(ends)):
         raise ConfigError(f"extensions={config.extensions}: epochs must grow, up to epochs={config.epochs}")
-    make = functools.partial(component, "schedule", config.schedule)
+
+    def make(total_steps: int, first_epoch: int) -> Factor:
+        factor = component(
+            "schedule", config.schedule, {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+        )
+        if len(inspect.signature(factor).parameters) < 2:
+            return factor  # type: ignore[no-any-return]
+        return lambda step: factor(step, history[first_epoch : first_epoch + step // steps_per_epoch])
+
     return extended(make, ends, [rule for rule, _, _ in parts], steps_per_epoch)
+
+
+def build_train_loader(config: Train, data: Data, normalize: Normalize, device: torch.device) -> Loader:
+    """Augmented batches of the train split, in the order of the sampler."""
+    augment, order = build_augment(config, data), build_order(config, data)
+    return make_loader(
+        data, "train", config.batch_size, normalize, device, seed=config.seed, augment=augment, order=order
+    )
 
 
 def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Run:
@@ -169,33 +214,36 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
         raise ConfigError("overfit=true and profile=N are two questions: ask one at a time")
     if config.anomaly and (config.compile is not None or config.cuda_graph):
         raise ConfigError("anomaly=true looks at every operation: set compile=null cuda_graph=false")
-    normalize = Normalize(data, device)
-    augment = build_augment(config, data)
-    train = make_loader(data, "train", config.batch_size, normalize, device, seed=config.seed, augment=augment)
-    val = make_loader(data, "val", config.batch_size, normalize, device) if "val" in data.splits else None
-    model = build_model(config, data, device)
+    spec = data.spec
+    normalize = Normalize(spec, device)
+    train = build_train_loader(config, data, normalize, device)
+    val = None
+    if "val" in data.splits:
+        val = make_loader(data, "val", config.batch_size, normalize, device, seed=config.seed)
+    model = build_model(config, spec, device)
     initialize_from_data(config, data, model)
-    forward = build_forward(config, model, device, recompute=config.recompute)
+    forward = build_forward(config, model, spec, device, recompute=config.recompute)
     optimizer = build_optimizer(config, model, device)
     ema = None if config.ema is None else Ema(model, config.ema)
-    loss_fn = build_loss(config, data, device)
+    history: list[float] = []
     run = Run(
         model=model,
         forward=forward,
         parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
-        loss_fn=loss_fn,
+        loss_fn=build_loss(config, spec, device, model),
         optimizer=optimizer,
         update=bare_step(optimizer),
         scaler=torch.amp.GradScaler(device.type) if config.precision == "fp16" else None,
         guard=Guard(model, optimizer, device, config.on_nonfinite, scaled=config.precision == "fp16"),
         ema=ema,
         judged=model if ema is None else ema.model,
-        judged_forward=forward if ema is None else build_forward(config, ema.model, device),
-        lr_factor=build_schedule(config, train.steps_per_epoch),
+        judged_forward=forward if ema is None else build_forward(config, ema.model, spec, device),
+        lr_factor=build_schedule(config, train.steps_per_epoch, history),
         train=train,
         val=val,
         device=device,
-        meter=lambda full: build_meter(config, data, normalize, loss_fn, device, full),
+        meter=lambda full: build_meter(config, spec, device, full),
+        metrics=build_meter(config, spec, torch.device("cpu"), full=True).metrics,
         monitor=build_monitor(config, data),
         stop=stop,
         seed=config.seed,
@@ -205,6 +253,7 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
         accumulate=config.accumulate,
         max_skipped=config.max_skipped,
         log_every=config.log_every,
+        history=history,
     )
     if config.cuda_graph:
         run.graphed = speed.GraphedStep(functools.partial(optimize, run))
@@ -212,7 +261,7 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
 
 
 def build_forward(
-    config: Frame | Predict, model: nn.Module, device: torch.device, *, recompute: bool = False
+    config: Frame | Predict, model: nn.Module, spec: DataSpec, device: torch.device, *, recompute: bool = False
 ) -> speed.Forward:
     """The model's forward pass in the config's precision, memory format and compilation."""
     return speed.prepare(
@@ -222,6 +271,7 @@ def build_forward(
         channels_last=config.channels_last,
         compile=config.compile,
         recompute=recompute,
+        several=len(spec.inputs) > 1,
     )
 
 
@@ -230,7 +280,7 @@ def build_optimizer(config: Train, model: nn.Module, device: torch.device) -> to
     if config.compile is None:
         leave_untraced()
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    optimizer = component("optim", config.optim, trained)
+    optimizer = component("optim", config.optim, {"named_params": trained})
     assert isinstance(optimizer, torch.optim.Optimizer)
     if config.precision == "fp16" and isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError("optim=lbfgs does not work with precision=fp16; use bf16 or fp32")
@@ -246,7 +296,7 @@ def build_checkpoints(config: Train, data: Data, device: torch.device, folder: P
     match = re.fullmatch(r"(\d+)(epoch|step|min)\w*", config.checkpoint_every)
     assert match is not None
     unit = "minute" if match[2] == "min" else match[2]
-    facts = {"config": to_plain(config), "data": data_facts.to_json(data), "runtime": runtime_facts(config, device)}
+    facts = {"config": to_plain(config), "spec": data.spec.to_json(), "runtime": runtime_facts(config, device)}
     return Checkpoints(folder, (int(match[1]), unit), config.keep_last, facts, data)
 
 
@@ -260,11 +310,11 @@ def runtime_facts(config: Train, device: torch.device) -> dict[str, Any]:
     return facts | {name: getattr(config, name) for name in options}
 
 
-def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, Data, dict[str, Any]]:
-    """A checkpoint's model on the CPU, in evaluation mode; its data set, without samples; and the header."""
-    tensors, meta = checkpoint.load(ckpt)
-    data = data_facts.from_json(meta.get("data"), ckpt)
-    model = component("model", choice, data.in_shape, data.num_outputs)
+def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, DataSpec, dict[str, Any]]:
+    """A checkpoint's model on the CPU, in evaluation mode; what it knows of its data; and the header."""
+    tensors_by_name, meta = checkpoint.load(ckpt)
+    spec = DataSpec.from_json(meta.get("spec"), ckpt)
+    model = component("model", choice, facts_of(spec))
     assert isinstance(model, nn.Module)
-    checkpoint.load_model(model, tensors, ckpt)
-    return model.eval(), data, meta
+    checkpoint.load_model(model, tensors_by_name, ckpt)
+    return model.eval(), spec, meta

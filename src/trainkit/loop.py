@@ -5,9 +5,9 @@
     train_step   forward, backward, guard, clip, step (`optimize`; as one CUDA graph where asked), moving average
     evaluate     one pass over a split, nothing changed
 
-All that a later step depends on is in `Run`, and `state.py` saves it; all randomness is a function of (seed, epoch,
+All that a later step depends on is in `Run`, and `checkpoints/` saves it; all randomness is a function of (seed, epoch,
 step). So a run may end between any two steps and go on in another process with the same bits. What only observes
-(console, files) is a report sink; it gets facts and can give nothing back.
+(console, files) is a sink; it gets facts and can give nothing back.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
+from trainkit.data.batch import Batch
 from trainkit.errors import Interrupted, NumericsError
-from trainkit.losses import class_weight
+from trainkit.loggers.facts import EpochFacts, StepFacts
 from trainkit.randomness import reseed
-from trainkit.tasks.meters import Meter, Metrics
+from trainkit.tasks.meter import Meter, Metrics, Terms, sum_terms
+from trainkit.train.run import LAST, Run, Step
 
 if TYPE_CHECKING:
-    from trainkit.checkpoints.state import Checkpoints
-    from trainkit.data.loaders import Loader
     from trainkit.loggers.sinks import Report
-    from trainkit.train.ema import Ema
-    from trainkit.train.guard import Guard
+    from trainkit.losses.base import Loss
     from trainkit.train.signals import Stop
     from trainkit.train.speed import Forward
 
@@ -40,84 +39,27 @@ if TYPE_CHECKING:
 log = logging.getLogger("trainkit")
 ADVICE = "lower optim.lr, add warm-up (schedule.warmup=1) or set clip=1"
 SMALLEST_SCALE = 2.0**-8  # of fp16's loss scale, which starts at 65,536 and is halved by every overflow
-Step = tuple[torch.Tensor, torch.Tensor]  # the mean loss of a batch (0-dim), its outputs (N, C)
 
 
-@dataclasses.dataclass
-class Monitor:
-    """The metric that chooses the best epoch; of equals, the one of lower loss. Not-a-number is never best."""
+class Saver(Protocol):
+    """What keeps the run; it decides when, and changes nothing."""
 
-    metric: str
-    mode: str  # "min" or "max"
-    best: float | None = None
-    best_loss: float = math.inf
-    best_epoch: int = 0
-
-    def record(self, value: float, loss: float, epoch: int) -> bool:
-        """Take note of an epoch's value and loss; True when it is the best so far."""
-        sign = -1 if self.mode == "max" else 1
-        if math.isnan(value):
-            return False
-        if self.best is not None and (sign * value, loss) >= (sign * self.best, self.best_loss):
-            return False
-        self.best, self.best_loss, self.best_epoch = value, loss, epoch
-        return True
+    def due(self, run: Run) -> bool: ...
+    def save(self, run: Run) -> None: ...
+    def end_epoch(self, run: Run, metrics: dict[str, Metrics | None], is_best: bool) -> None: ...
 
 
-@dataclasses.dataclass
-class Run:
-    """All that training needs, as `build.py` makes it. `epoch` and `step` count what is done.
+@dataclasses.dataclass(slots=True)
+class Done:
+    """A training step that was made: its batch, mean loss and outputs, and the seconds that it waited for the batch."""
 
-    The first part is fixed; what changes from step to step is `model`, `ema`, `optimizer`, `scaler`, `guard` and the
-    fields after `graphed`.
-    """
-
-    model: nn.Module
-    forward: Forward  # the model's forward pass in the chosen precision, memory format and compilation
-    parameters: list[nn.Parameter]
-    loss_fn: nn.Module
-    optimizer: torch.optim.Optimizer
-    update: Callable[..., Any]  # the optimizer's step
-    scaler: torch.amp.GradScaler | None
-    guard: Guard
-    ema: Ema | None
-    judged: nn.Module  # what is evaluated: the moving average where one is kept, else the model
-    judged_forward: Forward
-    lr_factor: Callable[[int], float]
-    train: Loader
-    val: Loader | None
-    device: torch.device
-    meter: Callable[[bool], Meter]
-    monitor: Monitor
-    stop: Stop
-    seed: int
-    epochs: int
-    patience: int | None
-    clip: float | None
-    accumulate: int
-    max_skipped: int
-    log_every: int
-    graphed: Callable[[torch.Tensor, torch.Tensor], Step] | None = None
-    epoch: int = 0
-    step: int = 0
-    sums: Meter | None = None  # of the epoch that has begun
-    train_seconds: float = 0.0  # what the latest pass over the training split took
-    data_wait: float = 0.0  # the share of it that was spent waiting for batches
-
-    @property
-    def lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    @property
-    def steps_into_epoch(self) -> int:
-        return self.step - self.epoch * self.train.steps_per_epoch
-
-    @property
-    def out_of_patience(self) -> bool:
-        return self.patience is not None and self.epoch - self.monitor.best_epoch >= self.patience
+    batch: Batch
+    loss: Terms
+    outputs: torch.Tensor
+    waited: float
 
 
-def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
+def fit(run: Run, report: Report, checkpoints: Saver) -> None:
     """Train until `epochs`, or until `patience` epochs brought nothing better; goes on from where `run` stands.
 
     Raises NumericsError when a loss, a gradient or a weight is not finite, and Interrupted, after saving, when a
@@ -125,17 +67,23 @@ def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
     """
     try:
         while run.epoch < run.epochs and not run.out_of_patience:
+            # train and evaluate
             train = train_epoch(run, report, checkpoints)
             val = None
             if run.val is not None:
                 meter = run.meter(True)
-                val = evaluate(run.judged, run.judged_forward, run.loss_fn, run.val, meter, stop=run.stop)
+                val = evaluate(run.judged, run.judged_forward, run.loss_fn, run.val, meter, run.seed, stop=run.stop)
             run.epoch += 1
             run.sums = None
             refuse_non_finite(run, train, val)
-            judged = val or train
-            is_best = run.monitor.record(_number(judged, run.monitor.metric), _number(judged, "loss"), run.epoch)
-            report.epoch(run, train, val, is_best)
+
+            # judge, record, save
+            judged = train if val is None else val
+            value = float(run.epoch) if run.monitor.metric == LAST else judged[run.monitor.metric]
+            is_best = run.monitor.record(value, judged["loss"], run.epoch)
+            run.history.append(value)
+            facts = EpochFacts(run.epoch, run.step, run.lr, train, val, is_best, run.train_seconds, run.data_wait)
+            report.epoch(facts)
             checkpoints.end_epoch(run, {"train": train, "val": val}, is_best)
     except Interrupted:
         checkpoints.save(run)
@@ -146,65 +94,76 @@ def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
         report.note(f"{skipped} of {run.step} steps skipped: the loss or a gradient was not finite")
 
 
-def train_epoch(run: Run, report: Report, checkpoints: Checkpoints) -> Metrics:
+def train_epoch(run: Run, report: Report, checkpoints: Saver) -> Metrics:
     """The rest of an epoch, which is all of it unless the run was resumed within.
 
-    Returns the loss and, for classes, the accuracy of the whole epoch, as seen while training.
+    Returns the metrics of the whole epoch that training can afford, as seen while training.
     """
     run.model.train()
-    run.sums = run.sums or run.meter(False)
+    run.sums = sums = run.sums or run.meter(False)
+    # on a CPU observers may look at the sums whenever they like; elsewhere that would make the device wait
+    look = sums.read if run.device.type == "cpu" else None
     waited = 0.0
-    started = asked = time.perf_counter()
-    for inputs, targets in run.train.epoch(run.epoch, run.steps_into_epoch):
-        waited += time.perf_counter() - asked
-        loss, outputs = train_step(run, inputs, targets)
-        run.sums.add(loss, outputs, targets, counted=run.guard.counted)
-        run.step += 1
+    started = time.perf_counter()
+    for done in epoch_steps(run):
+        waited += done.waited
+        weight, counted = run.loss_fn.weight(done.batch), run.guard.counted
+        batch = done.batch
+        sums.add(done.loss, done.outputs, batch.targets, weight=weight, count=len(batch), counted=counted)
         if run.step % run.log_every == 0 or run.step == 1:
             refuse_bad_steps(run)
-            report.step(run, float(loss))  # float(): waits for the device, hence only here
-        report.tick(run)
+            loss = float(sum_terms(done.loss))  # waits for the device, hence only here
+            report.step(StepFacts(run.step, run.epoch + 1, loss, run.lr, sums.read))
+        report.tick(run.step, look)
         if checkpoints.due(run):
             checkpoints.save(run)
         run.stop.check()
-        asked = time.perf_counter()
     refuse_bad_steps(run)
-    metrics = run.sums.read()  # waits for the device too
+    metrics = sums.read()  # waits for the device too
     run.train_seconds = time.perf_counter() - started
     run.data_wait = waited / run.train_seconds
     return metrics
 
 
-def train_step(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+def epoch_steps(run: Run) -> Iterator[Done]:
+    """Make the training steps that an epoch still has, one at a time."""
+    asked = time.perf_counter()
+    for batch in run.train.epoch(run.epoch, run.steps_into_epoch):
+        waited = time.perf_counter() - asked
+        loss, outputs = train_step(run, batch)
+        run.step += 1
+        yield Done(batch, loss, outputs, waited)
+        asked = time.perf_counter()
+
+
+def steps(run: Run) -> Iterator[Done]:
+    """Make training steps, epoch after epoch, for who asks a question; nothing is evaluated, saved or reported."""
+    while True:
+        run.model.train()
+        yield from epoch_steps(run)
+        run.epoch += 1
+
+
+def train_step(run: Run, batch: Batch) -> Step:
     """One optimizer step on a batch; returns its mean loss and its outputs, both detached."""
     reseed(run.device, run.seed, "step", run.step)  # dropout depends on the step alone, not on what ran before
     factor = run.lr_factor(run.step)
     for group in run.optimizer.param_groups:
         set_lr(group, group["initial_lr"] * factor)
-    result = run.graphed(inputs, targets) if run.graphed is not None else optimize(run, inputs, targets)
+    result = run.graphed(batch) if run.graphed is not None else optimize(run, batch)
     if run.ema is not None:
         run.ema.update(run.step)
     return result
 
 
-def optimize(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+def optimize(run: Run, batch: Batch) -> Step:
     """Forward, backward, guard, clip, step."""
     if isinstance(run.optimizer, torch.optim.LBFGS):  # which evaluates the loss several times in one step
-        passes: list[Step] = []
-
-        def closure() -> torch.Tensor:
-            passes.append(forward_backward(run, inputs, targets))
-            clip_gradients(run)
-            return passes[-1][0]
-
-        run.update(closure)
-        if not run.guard.passes(passes[0][0], run.parameters):
-            refuse_bad_steps(run)
-        return passes[0]
+        return optimize_by_search(run, batch)
     run.guard.remember()
-    result = forward_backward(run, inputs, targets)
+    result = forward_backward(run, batch)
     if run.scaler is None:
-        if run.guard.passes(result[0], run.parameters):
+        if run.guard.passes(sum_terms(result[0]), run.parameters):
             clip_gradients(run)
             run.update()
         else:
@@ -217,34 +176,56 @@ def optimize(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
     return result
 
 
-def forward_backward(run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+def optimize_by_search(run: Run, batch: Batch) -> Step:
+    """A step of L-BFGS, which asks for the loss and its gradients at as many points as it needs."""
+    passes: list[Step] = []
+
+    def closure() -> torch.Tensor:
+        passes.append(forward_backward(run, batch))
+        clip_gradients(run)
+        return sum_terms(passes[-1][0])
+
+    run.update(closure)
+    if not run.guard.passes(sum_terms(passes[0][0]), run.parameters):
+        refuse_bad_steps(run)
+    return passes[0]
+
+
+def forward_backward(run: Run, batch: Batch) -> Step:
     """Put the gradients of a batch's mean loss into the parameters, in `accumulate` passes over parts of the batch."""
     for parameter in run.parameters:
         parameter.grad = None
     if run.accumulate == 1:
-        return backward_part(run, inputs, targets, 1.0)
-    parts = zip(inputs.chunk(run.accumulate), targets.chunk(run.accumulate), strict=True)
-    steps = [backward_part(run, part, labels, share(run.loss_fn, labels, targets)) for part, labels in parts]
-    return torch.stack([loss for loss, _ in steps]).sum(), torch.cat([outputs for _, outputs in steps])
+        return backward_part(run, batch, 1.0)
+    whole = run.loss_fn.weight(batch)
+    parts = batch.chunk(run.accumulate)
+    done = [backward_part(run, part, run.loss_fn.weight(part) / whole) for part in parts]
+    return add_losses([loss for loss, _ in done]), torch.cat([outputs for _, outputs in done])
 
 
-def backward_part(run: Run, inputs: torch.Tensor, targets: torch.Tensor, weight: float | torch.Tensor) -> Step:
-    """Add the gradients of `weight` times the mean loss of these samples; returns that and the outputs."""
-    outputs = run.forward(inputs)
-    loss: torch.Tensor = run.loss_fn(outputs, targets)
-    if not (isinstance(weight, float) and weight == 1.0):
-        loss = loss * weight
-    scaled = loss if run.scaler is None else run.scaler.scale(loss)
+def backward_part(run: Run, batch: Batch, share: float | torch.Tensor) -> Step:
+    """Add the gradients of the mean loss of these samples, times their share; returns that and the outputs."""
+    outputs = run.forward(batch.inputs)
+    loss = run.loss_fn(outputs, batch)
+    if not (isinstance(share, float) and share == 1.0):
+        loss = {name: term * share for name, term in loss.items()} if isinstance(loss, dict) else loss * share
+    total = sum_terms(loss)
+    scaled = total if run.scaler is None else run.scaler.scale(total)
     scaled.backward()  # type: ignore[no-untyped-call]
-    return loss.detach(), outputs.detach()
+    return detach(loss), outputs.detach()
 
 
-def share(loss_fn: nn.Module, part: torch.Tensor, whole: torch.Tensor) -> float | torch.Tensor:
-    """How much the mean loss of a part counts in the mean loss of the batch: by samples, or by their class weights."""
-    weight = class_weight(loss_fn)
-    if weight is not None and whole.ndim == 1:
-        return weight[part].sum() / weight[whole].sum()
-    return len(part) / len(whole)
+def detach(loss: Terms) -> Terms:
+    """A loss without its graph."""
+    return {name: term.detach() for name, term in loss.items()} if isinstance(loss, dict) else loss.detach()
+
+
+def add_losses(parts: list[Terms]) -> Terms:
+    """The sum of the losses of parts, term by term."""
+    first = parts[0]
+    if isinstance(first, dict):
+        return {name: torch.stack([part[name] for part in parts]).sum() for name in first}  # type: ignore[index]
+    return torch.stack(parts).sum()  # type: ignore[arg-type]
 
 
 def clip_gradients(run: Run) -> None:
@@ -265,29 +246,29 @@ def set_lr(group: dict[str, Any], lr: float) -> None:
 def evaluate(
     model: nn.Module,
     forward: Forward,
-    loss_fn: nn.Module,
-    loader: Loader,
+    loss_fn: Loss,
+    batches: Iterable[Batch],
     meter: Meter,
+    seed: int,
     *,
-    mirror: bool = False,
     stop: Stop | None = None,
-    collect: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+    collect: Callable[[torch.Tensor, Batch], None] | None = None,
 ) -> Metrics:
     """The metrics of a split: every sample once, in order, nothing dropped and nothing augmented.
 
-    mirror: judge the mean of the outputs for each image and its left-right mirror image. collect: is given the outputs
-    and the targets of each batch.
+    seed: what a model draws in its forward pass is a function of it and of the batch's number, not of what ran before.
+    collect: is given the outputs of each batch, and the batch.
     """
     model.eval()
-    for inputs, targets in loader:
+    for number, batch in enumerate(batches):
         if stop is not None:
             stop.check()
-        outputs = forward(inputs)
-        if mirror:
-            outputs = (outputs + forward(inputs.flip(-1))) / 2
-        meter.add(loss_fn(outputs, targets), outputs, targets)
+        reseed(meter.device, seed, "eval", number)
+        outputs = forward(batch.inputs)
+        loss = loss_fn(outputs, batch)
+        meter.add(loss, outputs, batch.targets, weight=loss_fn.weight(batch), count=len(batch))
         if collect is not None:
-            collect(outputs, targets)
+            collect(outputs, batch)
     return meter.read()
 
 
@@ -303,10 +284,9 @@ def refuse_bad_steps(run: Run) -> None:
 def describe_bad_step(run: Run, bad: int, first: int) -> str:
     """Which step first had a loss or gradient that is not finite, at which lr, on which samples."""
     epoch, into = divmod(first, run.train.steps_per_epoch)
-    lr = run.lr if run.step == first else run.optimizer.param_groups[0]["initial_lr"] * run.lr_factor(first)
     samples = run.train.samples(epoch, into)
     shown = ", ".join(samples[:8]) + (f" and {len(samples) - 8} more" if len(samples) > 8 else "")
-    where = f"step {first + 1} (epoch {epoch + 1}, lr {lr:g}; train samples {shown})"
+    where = f"step {first + 1} (epoch {epoch + 1}, lr {run.base_lr * run.lr_factor(first):g}; train samples {shown})"
     count = "" if bad == 1 else f", the first of {bad} such steps"
     log.error("step %d trained on these train samples: %s", first + 1, ", ".join(samples))
     return f"the loss or a gradient is not finite in {where}{count}; {ADVICE}, or on_nonfinite=skip"
@@ -316,14 +296,8 @@ def refuse_non_finite(run: Run, train: Metrics, val: Metrics | None) -> None:
     """Raise NumericsError unless the losses of the epoch and all weights are finite."""
     where = f"by step {run.step}, lr {run.lr:g}"
     for split, metrics in (("train", train), ("val", val)):
-        if metrics is not None and not math.isfinite(_number(metrics, "loss")):
+        if metrics is not None and not math.isfinite(metrics["loss"]):
             raise NumericsError(f"the {split} loss is {metrics['loss']} in epoch {run.epoch} ({where}); {ADVICE}")
     for name, tensor in run.judged.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise NumericsError(f"the weights {name} are not finite in epoch {run.epoch} ({where}); {ADVICE}")
-
-
-def _number(metrics: Metrics, name: str) -> float:
-    value = metrics[name]
-    assert isinstance(value, (int, float))
-    return float(value)

@@ -6,7 +6,8 @@ A config or a checkpoint can only say a name of this list, so opening one runs n
     @register("model")
     def tiny(in_shape, num_outputs, *, width: int = 8) -> nn.Module: ...
 
-The function's name is the config name; positional parameters come from the program, keyword-only ones are the config.
+The function's name is the config name. Keyword-only parameters are the config; the others ask the program, by name, for
+what it knows when the component is built: see `Component.asks`.
 Modules of the packaged components import torch, and those of the common data sets NumPy, inside their functions, so
 that reading a signature is cheap: a config error is told before either is loaded.
 """
@@ -21,8 +22,9 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from trainkit.errors import ConfigError, unknown
@@ -34,17 +36,22 @@ FAMILIES = {
     "model": "trainkit.models",
     "loss": "trainkit.losses",
     "optim": "trainkit.optim",
+    "sampler": "trainkit.data.samplers",
     "schedule": "trainkit.schedules",
     "augment": "trainkit.data.augment",
     "device": "trainkit.runtime",
 }
+
+# What a config does not choose: a data set names its task, and all metrics of a task are measured.
+UNCHOSEN = {"task": "trainkit.tasks", "metric": "trainkit.tasks"}
+PLACES = FAMILIES | UNCHOSEN
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A registered builder: what it is called, what it builds with, which tasks it serves (losses only)."""
+    """A registered builder: what it is called, what it builds with, which tasks it serves (losses and metrics only)."""
 
     group: str
     name: str
@@ -54,6 +61,24 @@ class Component:
     @functools.cached_property
     def schema(self) -> Schema:
         return schema_of(self.build)
+
+    @functools.cached_property
+    def asks(self) -> dict[str, bool]:
+        """What the builder asks of the program, by name: whether it must have it."""
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = inspect.signature(self.build).parameters.values()
+        return {p.name: p.default is p.empty for p in parameters if p.kind in positional}
+
+    def make(self, known: Mapping[str, Any], arguments: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """What the builder returns for what it asks of `known`, and its config arguments.
+
+        Raises ConfigError when it asks for something that is not known for this group.
+        """
+        strange = [name for name, needed in self.asks.items() if needed and name not in known]
+        if strange:
+            told = f"{self.group} '{self.name}' asks for '{strange[0]}'"
+            raise ConfigError(f"{told}; a {self.group} may ask for: {', '.join(known)}; give the rest a * before it")
+        return self.build(**{name: known[name] for name in self.asks if name in known}, **arguments)
 
     @property
     def summary(self) -> str:
@@ -68,8 +93,8 @@ def register(group: str, name: str | None = None, *, serves: Sequence[str] = ())
 
     Raises ValueError for an unknown group, a name that is no plain word, or a name already taken.
     """
-    if group not in FAMILIES:
-        raise ValueError(unknown("group", group, FAMILIES))
+    if group not in PLACES:
+        raise ValueError(unknown("group", group, PLACES))
 
     def add(build: Builder) -> Builder:
         component = Component(group, name or build.__name__, build, tuple(serves))
@@ -107,15 +132,15 @@ def get(group: str, name: str) -> Component:
 @functools.cache
 def _packaged(group: str) -> dict[str, str]:
     """The packaged components of a group: name -> module, read from the sources: only what is used is imported."""
-    spec = importlib.util.find_spec(FAMILIES[group])
+    spec = importlib.util.find_spec(PLACES[group])
     assert spec is not None
     assert spec.origin is not None
-    modules = {FAMILIES[group]: Path(spec.origin)}
+    modules = {PLACES[group]: Path(spec.origin)}
     for folder in spec.submodule_search_locations or []:
-        modules |= {f"{FAMILIES[group]}.{file.stem}": file for file in Path(folder).glob("[!_]*.py")}
-    marked = re.compile(rf'^@register\("{group}".*?^def (\w+)', re.MULTILINE | re.DOTALL)
+        modules |= {f"{PLACES[group]}.{file.stem}": file for file in Path(folder).glob("[!_]*.py")}
+    marked = re.compile(rf'^@register\("{group}"(?:, name="(\w+)")?.*?^(?:def|class) (\w+)', re.MULTILINE | re.DOTALL)
     found = {module: marked.findall(file.read_text(encoding="utf-8")) for module, file in modules.items()}
-    return {name: module for module, names in found.items() for name in names}
+    return {given or name: module for module, names in found.items() for given, name in names}
 
 
 def import_plugins(modules: Sequence[str]) -> None:

@@ -24,11 +24,11 @@ Factor = Callable[[int], float]
 def extended(make: Callable[[int, int], Factor], ends: list[int], rules: list[str], steps_per_epoch: int) -> Factor:
     """A schedule that goes on after its end, in parts.
 
-    make: the builder of the schedule, of (total_steps, steps_per_epoch). ends: after how many epochs each part ends,
+    make: the schedule of so many steps that begins with this epoch. ends: after how many epochs each part ends,
     the first being the run as it was first planned. rules: how each further part goes on: `hold` keeps the last factor,
     `stretch` takes the schedule of a run that was planned to the part's end, `rewarm` begins it anew.
     """
-    factor = make(ends[0] * steps_per_epoch, steps_per_epoch)
+    factor = make(ends[0] * steps_per_epoch, 0)
     for rule, begin, end in zip(rules, ends, ends[1:], strict=False):
         factor = _continued(factor, rule, begin * steps_per_epoch, end * steps_per_epoch, make, steps_per_epoch)
     return factor
@@ -41,9 +41,9 @@ def _continued(
         held = before(begin - 1)
         return lambda step: before(step) if step < begin else held
     if rule == "stretch":
-        longer = make(end, steps_per_epoch)
+        longer = make(end, 0)
         return lambda step: before(step) if step < begin else longer(step)
-    anew = make(end - begin, steps_per_epoch)
+    anew = make(end - begin, begin // steps_per_epoch)
     return lambda step: before(step) if step < begin else anew(step - begin)
 
 

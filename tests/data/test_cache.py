@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from trainkit.data.checks import finish
+from trainkit.data.dataset import Data
 from trainkit.data.datasets.folder import folder
 from trainkit.data.images.cache import cache_folder
-from trainkit.data.splits import Data, input_stats
+from trainkit.data.splits import input_stats
 from trainkit.errors import ConfigError, DataError, ResourceError
 
 COUNT = 300

@@ -22,8 +22,9 @@ import yaml
 
 from trainkit import registry
 from trainkit.data.checks import finish
+from trainkit.data.dataset import Data
 from trainkit.data.datasets import cifar, download, idx
-from trainkit.data.splits import Data, input_stats
+from trainkit.data.splits import input_stats
 from trainkit.errors import DataError
 from trainkit.schema import REQUIRED, plain
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from trainkit.data.checks import finish
+from trainkit.data.dataset import Data
 from trainkit.data.datasets.folder import folder
-from trainkit.data.splits import Data
 from trainkit.errors import DataError
 
 

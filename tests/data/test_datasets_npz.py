@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from trainkit.data.checks import finish
+from trainkit.data.dataset import Data
 from trainkit.data.datasets.npz import npz
-from trainkit.data.splits import Data
 from trainkit.errors import DataError, ResourceError
 
 RNG = np.random.default_rng(0)

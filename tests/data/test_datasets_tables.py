@@ -13,8 +13,9 @@ from sklearn import datasets
 
 from trainkit import registry
 from trainkit.data.checks import finish
+from trainkit.data.dataset import Data
 from trainkit.data.datasets.synthetic import synthetic
-from trainkit.data.splits import Data, Split
+from trainkit.data.splits import Split
 from trainkit.errors import DataError
 
 NOWHERE = Path("/nowhere")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainkit.data.splits import Data, Split
+from trainkit.data.dataset import Data
+from trainkit.data.splits import Split
 from trainkit.errors import DataError
 from trainkit.predict import inputs, rows
 

@@ -20,12 +20,13 @@ from PIL import Image
 
 from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
+from trainkit.data.dataset import Data
 from trainkit.data.datasets.folder import folder
 from trainkit.data.images.decoders import Decoders, in_memory
 from trainkit.data.images.files import Files, Stream
 from trainkit.data.loaders import Normalize, StreamingLoader
 from trainkit.data.placement import place
-from trainkit.data.splits import Data, Split
+from trainkit.data.splits import Split
 from trainkit.errors import DataError, ResourceError
 from trainkit.machine import free_host_memory
 

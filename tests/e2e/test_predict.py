@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from conftest import clean_environment, trained
+from trainkit.data.dataset import Data
 from trainkit.data.datasets import tables
-from trainkit.data.splits import Array, Data
+from trainkit.data.splits import Array
 from writers import image, lay_out
 
 if TYPE_CHECKING:

@@ -100,7 +100,6 @@ def serve() -> None:
 
     import trainkit.commands.resume
     import trainkit.commands.train  # noqa: F401
-    import trainkit.launch.run
     from trainkit import registry
 
     for group in registry.FAMILIES:

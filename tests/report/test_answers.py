@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize
-from trainkit.data.splits import Data, Split
+from trainkit.data.splits import Split
 from trainkit.report import answers, pictures
 from trainkit.report.answers import Collector, Predictions
 

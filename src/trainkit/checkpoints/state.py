@@ -23,10 +23,11 @@ import torch
 from trainkit import storage
 from trainkit.checkpoints import checkpoint, record
 from trainkit.config.changes import differences, refuse_other_meaning
-from trainkit.data.splits import Data
+from trainkit.data.dataset import Data
 from trainkit.errors import CheckpointError, NumericsError
-from trainkit.loop import Run, refuse_bad_steps, set_lr
-from trainkit.tasks.meters import Metrics
+from trainkit.loop import refuse_bad_steps
+from trainkit.tasks.meter import Metrics
+from trainkit.train.run import Run
 
 LOGS = ("metrics.jsonl", "results.csv")  # cut back on resume to what the checkpoint knows of
 
@@ -203,7 +204,7 @@ def mend_record(run_folder: Path, path: Path, best_epoch: int, keep: int) -> Non
         logs = log_lengths(run_folder, file, progress["epoch"], progress["step"])
         entry = record.Entry(file.name, len(payload), digest, progress["epoch"], progress["step"], logs)
         entries.append(entry)
-        if entry.epoch == best_epoch == header["monitor"]["best_epoch"] and "samples" not in progress:
+        if entry.epoch == best_epoch == header["monitor"]["best_epoch"] and "counts" not in progress:
             best = entry
     last, *previous = entries
     record.write(folder, record.Record(last, tuple(previous[: keep - 1]), best))
@@ -223,10 +224,10 @@ def capture(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     tensors |= {f"model/{name}": value for name, value in run.model.state_dict().items()}
     if run.ema is not None:
         tensors |= {f"ema/{name}": value for name, value in run.ema.model.state_dict().items()}
-    progress = {"epoch": run.epoch, "step": run.step}
+    progress: dict[str, Any] = {"epoch": run.epoch, "step": run.step}
     if run.sums is not None:
-        tensors |= {f"meter/{name}": value for name, value in run.sums.state().items()}
-        progress["samples"] = run.sums.num_samples
+        sums, progress["counts"] = run.sums.state()
+        tensors |= {f"meter/{name}": value for name, value in sums.items()}
     monitor = run.monitor
     return tensors, {
         "progress": progress,
@@ -236,6 +237,7 @@ def capture(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             "best": monitor.best,
             "best_loss": monitor.best_loss if math.isfinite(monitor.best_loss) else None,
             "best_epoch": monitor.best_epoch,
+            "history": run.history,
         },
         "optim": optim,
         "scaler": None if run.scaler is None else run.scaler.state_dict(),
@@ -253,15 +255,14 @@ def restore(run: Run, tensors: dict[str, torch.Tensor], header: dict[str, Any], 
         run.scaler.load_state_dict(header["scaler"])
     progress, monitor, skipped = header["progress"], header["monitor"], header["skipped"]
     run.epoch, run.step = progress["epoch"], progress["step"]
-    for group in run.optimizer.param_groups:  # as the last step left it: it is reported when an epoch ends
-        set_lr(group, group["initial_lr"] * run.lr_factor(max(run.step - 1, 0)))
-    if "samples" in progress:
+    if "counts" in progress:
         run.sums = run.meter(False)
         sums = {name.removeprefix("meter/"): value for name, value in tensors.items() if name.startswith("meter/")}
-        run.sums.restore(sums, progress["samples"])
+        run.sums.restore(sums, progress["counts"])
     run.monitor.best = monitor["best"]
     run.monitor.best_loss = math.inf if monitor["best_loss"] is None else monitor["best_loss"]
     run.monitor.best_epoch = monitor["best_epoch"]
+    run.history[:] = monitor["history"]
     run.guard.steps.fill_(run.step)
     run.guard.bad.fill_(skipped["bad"])
     run.guard.first.fill_(skipped["first"])

@@ -11,9 +11,10 @@ from trainkit.checkpoints import checkpoint
 from trainkit.config.frame import Eval
 from trainkit.console.console import Console, table
 from trainkit.console.ending import summary
-from trainkit.data import facts as data_facts
+from trainkit.data.adopt import adopt
+from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize, make_loader
-from trainkit.data.splits import Data
+from trainkit.data.spec import DataSpec
 from trainkit.errors import ConfigError
 from trainkit.loggers.sinks import finite, scalars
 from trainkit.report.answers import Collector
@@ -21,6 +22,7 @@ from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.runs import rundir
 from trainkit.runs.rundir import RunDir
 from trainkit.runtime import environment
+from trainkit.train.speed import mirrored
 
 
 def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
@@ -34,21 +36,23 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     folder.write_json("env.json", around | {"loader": dataclasses.asdict(data.loading)})
     for text in data.notes:
         console.note(text)
-    data_facts.adopt(data, meta["data"], config.ckpt)
+    adopt(data, DataSpec.from_json(meta.get("spec"), config.ckpt), config.ckpt)
     split = choose_split(config, data)
-    mirror = build.mirrors(config, data)
-    model = build.build_model(config, data, device)
+    mirror = build.mirrors(config, data.spec, data.name)
+    model = build.build_model(config, data.spec, device)
     checkpoint.load_model(model, tensors, config.ckpt)
-    forward = build.build_forward(config, model, device)
-    normalize = Normalize(data, device)
-    loader = make_loader(data, split, config.batch_size, normalize, device)
-    loss_fn = build.build_loss(config, data, device)
-    meter = build.build_meter(config, data, normalize, loss_fn, device, full=True)
+    forward = build.build_forward(config, model, data.spec, device)
+    normalize = Normalize(data.spec, device)
+    loader = make_loader(data, split, config.batch_size, normalize, device, seed=config.seed)
+    loss_fn = build.build_loss(config, data.spec, device, model)
+    meter = build.build_meter(config, data.spec, device, full=True)
     answers = Collector(split, data, normalize)
-    metrics = loop.evaluate(model, forward, loss_fn, loader, meter, mirror=mirror, collect=answers.add)
+    forward = mirrored(forward) if mirror else forward
+    metrics = loop.evaluate(model, forward, loss_fn, loader, meter, config.seed, collect=answers.add)
     keep(folder.path, data, answers, console.note)
     best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
-    result = finite({**best, "split": split, "metrics": {split: metrics}})
+    measured = [dataclasses.asdict(metric) for metric in meter.metrics]
+    result = finite({**best, "split": split, "metrics": {split: metrics}, "measured": measured})
     folder.write_json("metrics.json", result)
     if console.as_json:
         console.say_json({"run": str(folder.path), "ckpt": str(config.ckpt), **result})

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainkit import __version__, build, losses, storage
+from trainkit import __version__, build, storage
 from trainkit.config.frame import Export
 from trainkit.console.console import Console
-from trainkit.data import facts as data_facts
-from trainkit.data.images.files import Files
+from trainkit.data.adopt import adopt
 from trainkit.data.loaders import Normalize
-from trainkit.data.splits import Array, Data
+from trainkit.data.spec import INPUT, TARGET, DataSpec, named
 from trainkit.errors import ConfigError, DataError, TrainkitError
 from trainkit.export import formats
 from trainkit.predict import inputs
 from trainkit.runs import rundir
+from trainkit.tasks.base import num_outputs, task_of
 
 SUFFIXES = {".onnx": "onnx", ".pt2": "pt2", ".safetensors": "state_dict"}
 _SAMPLES = 64  # real inputs that the file is checked with
@@ -34,22 +34,29 @@ def export(config: Export, *, as_json: bool) -> None:
     storage.check_output(config.output, config.overwrite)
     if kind == "onnx":
         formats.require_onnx()
-    model, data, meta = build.restore_model(config.model, config.ckpt)
-    if config.probabilities and (kind == "state_dict" or data.task == "regression"):
-        raise ConfigError(f"probabilities=true: a {data.task if kind != 'state_dict' else kind} has none; leave it out")
+    model, spec, meta = build.restore_model(config.model, config.ckpt)
+    if len(spec.inputs) > 1 and kind != "state_dict":
+        raise ConfigError(f"format={kind} is for models of one input, this one takes {', '.join(spec.inputs)}")
+    head = task_of(spec.target).head(spec.target) if config.probabilities else None
+    if config.probabilities and (kind == "state_dict" or head is None):
+        what = kind if kind == "state_dict" else spec.target.task
+        raise ConfigError(f"probabilities=true: a {what} has none; leave it out")
     takes_raw = config.normalize and kind != "state_dict"
-    task = data.task if config.probabilities else None
-    raw, source = samples(config, data, meta)
-    normalize = Normalize(data, _CPU)
-    given = raw if takes_raw else normalize.inputs(raw)
-    facts = describe(config, kind, takes_raw, data, meta)
-    content, run = written(kind, formats.Deployed(model, normalize if takes_raw else None, task), given[:1], facts)
+    raw, source = samples(config, spec)
+    normalize = Normalize(spec, _CPU)
+    given = raw if takes_raw else scaled(normalize, raw)
+    facts = describe(config, kind, takes_raw, spec, meta)
+    deployed = formats.Deployed(model, normalize if takes_raw else None, head)
+    content, run = write_content(kind, deployed, given[:1], facts)
     with torch.inference_mode():
-        wanted = expected(model, normalize, raw, task, takes_raw)
+        wanted = reference_outputs(model, normalize, raw, head, takes_raw)
         found = torch.cat([run(given[:1]), run(given)])
     difference = float((found - wanted).abs().max())
     largest = float(wanted.abs().max())
-    limit = config.tolerance * max(1.0, largest)
+    # what float32 rounds grows with the size of the outputs; in double only their distance from the mean is of float32
+    standard = normalize.standards.get(TARGET) if takes_raw and found.dtype == torch.float64 else None
+    size = largest if standard is None else float((wanted - standard.mean).abs().max())
+    limit = config.tolerance * max(1.0, size)
     if not difference <= limit:  # also when it is not a number
         raise TrainkitError(
             f"the {kind} file differs from the model by {difference:.1e} (at most {limit:.1e} is allowed) on {source}; "
@@ -60,15 +67,15 @@ def export(config: Export, *, as_json: bool) -> None:
     show(config, facts, len(content), checked, Console(live=False, as_json=as_json))
 
 
-def samples(config: Export, data: Data, meta: dict[str, Any]) -> tuple[Tensor, str]:
+def samples(config: Export, spec: DataSpec) -> tuple[Tensor, str]:
     """Real raw inputs (N, …) and where they are from: `input`, else the test split (or val, or train) of the data set.
 
     Raises DataError when there are none.
     """
     if config.input is not None:
         arguments = [config.input] if isinstance(config.input, str) else config.input
-        inputs.check(arguments, data)
-        batch = next(inputs.read(arguments, data, _SAMPLES, 0))
+        inputs.check(arguments, spec.input)
+        batch = next(inputs.read(arguments, spec.input, _SAMPLES, 0))
         if not len(batch.values):
             raise DataError(f"{batch.names[0]}: {batch.errors[0]}")
         return torch.from_numpy(batch.values.copy()), f"{len(batch.values)} samples of input={','.join(arguments)}"
@@ -76,26 +83,36 @@ def samples(config: Export, data: Data, meta: dict[str, Any]) -> tuple[Tensor, s
         found = build.build_data(config, _CPU)
     except DataError as error:
         raise DataError(f"{error}; to check the export with other real inputs, add input=FILE|FOLDER") from error
-    data_facts.adopt(found, meta["data"], config.ckpt)
+    adopt(found, spec, config.ckpt)
     split = next(name for name in ("test", "val", "train") if name in found.splits)
     chosen = np.unique(np.linspace(0, len(found.splits[split]) - 1, _SAMPLES).astype(np.int64))
-    picked = found.splits[split].inputs[chosen]
-    values: Array = next(picked.batches([np.arange(len(picked))])) if isinstance(picked, Files) else picked
-    wanted = data.splits["train"].inputs.dtype
-    if values.dtype != wanted:
-        raise DataError(f"dataset {found.name} has {values.dtype} samples, the model was trained on {wanted}")
+    inputs_of, _ = next(found.splits[split].batches([chosen]))
+    values = next(iter(named(inputs_of, INPUT).values()))
+    if str(values.dtype) != spec.input.dtype:
+        raise DataError(f"dataset {found.name} has {values.dtype} samples, the model was trained on {spec.input.dtype}")
     return torch.from_numpy(values), f"{len(values)} {split} samples of {found.name}"
 
 
-def expected(model: nn.Module, normalize: Normalize, raw: Tensor, task: str | None, takes_raw: bool) -> Tensor:
+def scaled(normalize: Normalize, raw: Tensor) -> Tensor:
+    """Raw inputs as the model takes them."""
+    found = normalize.inputs(raw)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def reference_outputs(
+    model: nn.Module, normalize: Normalize, raw: Tensor, head: nn.Module | None, takes_raw: bool
+) -> Tensor:
     """What a file must give for raw inputs, in batches of one and of all, by the parts that evaluation uses."""
-    outputs = torch.cat([model(normalize.inputs(part)) for part in (raw[:1], raw)])
-    if task is not None:
-        return losses.probabilities(outputs, task)
-    return normalize.predictions(outputs) if takes_raw else outputs
+    outputs = torch.cat([model(scaled(normalize, part)) for part in (raw[:1], raw)])
+    if head is not None:
+        outputs = head(outputs)
+    return normalize.original(outputs) if takes_raw else outputs
 
 
-def written(kind: str, module: formats.Deployed, sample: Tensor, facts: dict[str, Any]) -> tuple[bytes, formats.Run]:
+def write_content(
+    kind: str, module: formats.Deployed, sample: Tensor, facts: dict[str, Any]
+) -> tuple[bytes, formats.Run]:
     """The file's content, and what it computes when read back."""
     if kind == "state_dict":
         content = formats.to_state_dict(module.model, facts)
@@ -108,22 +125,29 @@ def written(kind: str, module: formats.Deployed, sample: Tensor, facts: dict[str
     return content, formats.from_pt2(content)
 
 
-def describe(config: Export, kind: str, takes_raw: bool, data: Data, meta: dict[str, Any]) -> dict[str, Any]:
+def describe(config: Export, kind: str, takes_raw: bool, spec: DataSpec, meta: dict[str, Any]) -> dict[str, Any]:
     """What stands in the file about itself."""
-    known = data_facts.to_json(data)
-    name = "probabilities" if config.probabilities else "predictions" if data.task == "regression" else "logits"
+    image, target = spec.input, spec.target
+    double = takes_raw and target.standardize and target.dtype == "float64"
+    name = "probabilities" if config.probabilities else task_of(target).output
     return {
         "trainkit": __version__,
         "format": kind,
         **({"opset": formats.OPSET} if kind == "onnx" else {}),
         "input": {
             "name": "input",
-            "shape": ["batch", *data.in_shape],
-            "dtype": known["dtype"] if takes_raw else "float32",
+            "shape": ["batch", *image.shape],
+            "dtype": image.dtype if takes_raw else "float32",
             "normalized": not takes_raw,
         },
-        "output": {"name": name, "shape": ["batch", data.num_outputs], "dtype": "float32"},
-        **{key: value for key, value in known.items() if key not in ("in_shape", "num_outputs", "dtype")},
+        "output": {"name": name, "shape": ["batch", num_outputs(spec)], "dtype": "float64" if double else "float32"},
+        "task": target.task,
+        "classes": target.classes,
+        "features": image.names,
+        "mean": image.mean,
+        "std": image.std,
+        "target_mean": target.mean if target.standardize else None,
+        "target_std": target.std if target.standardize else None,
         "model": {"name": config.model.name, **config.model.arguments},
         "checkpoint": {"sha256": meta.get("sha256"), "progress": meta.get("progress")},
     }

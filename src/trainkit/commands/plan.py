@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     from trainkit.config.frame import Train
-    from trainkit.data.splits import Data
-    from trainkit.loop import Run
+    from trainkit.data.batch import Batch
+    from trainkit.data.dataset import Data
+    from trainkit.train.run import Run
 
 HELP = """\
 usage: trainkit plan [group=option …] [key=value …] [flags]
@@ -97,7 +98,7 @@ def make(config: Train, flags: argparse.Namespace, memory: int | None) -> dict[s
 
     device = build.build_device(config)
     data = build.build_data(config, device)
-    build.mirrors(config, data)
+    build.mirrors(config, data.spec, data.name)
     try:
         facts = examine(config, data, device)
         if flags.lr_range:
@@ -119,16 +120,16 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
     from trainkit import build
     from trainkit.planning.advice import advise
     from trainkit.planning.layers import measure_work
-    from trainkit.planning.rehearsal import batches, rehearse
+    from trainkit.planning.rehearsal import rehearse
     from trainkit.train.signals import Stop
 
     run = build.build_run(config, data, device, Stop())
-    inputs, targets = next(batches(run))
-    part = -(-len(inputs) // config.accumulate)
-    inputs, targets = inputs[:part], targets[:part]
-    activations = _activations(config, run, inputs, targets)  # before the model is trained, and its gradients exist
-    work = measure_work(run.model, run.loss_fn, inputs[:2], targets[:2])
-    del inputs, targets
+    batch = next(run.train.epoch(0))
+    part = -(-len(batch) // config.accumulate)
+    batch = batch.first(part)
+    activations = _activations(config, data, run, batch)  # before the model is trained, and its gradients exist
+    work = measure_work(run.model, run.loss_fn, batch.first(2))
+    del batch
     rehearsal = rehearse(run)
     return {
         "data": _data(data),
@@ -151,17 +152,19 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
 
 
 def _data(data: Data) -> dict[str, Any]:
+    from trainkit.tasks.base import num_outputs
+
     return {
         "name": data.name,
-        "task": data.task,
-        "shape": list(data.in_shape),
-        "outputs": data.num_outputs,
+        "task": data.spec.target.task,
+        "shape": list(data.spec.in_shape),
+        "outputs": num_outputs(data.spec),
         "splits": {name: len(split) for name, split in data.splits.items()},
         "loader": data.loading.kind,
     }
 
 
-def _activations(config: Train, run: Run, inputs: torch.Tensor, targets: torch.Tensor) -> int:
+def _activations(config: Train, data: Data, run: Run, batch: Batch) -> int:
     """Bytes kept for the backward pass, without compilation, which would take minutes here."""
     import dataclasses
 
@@ -169,18 +172,17 @@ def _activations(config: Train, run: Run, inputs: torch.Tensor, targets: torch.T
     from trainkit.planning.memory import activation_bytes
 
     plain = dataclasses.replace(config, compile=None)
-    forward = build.build_forward(plain, run.model, run.device, recompute=config.recompute)
-    return activation_bytes(run, forward, inputs, targets)
+    forward = build.build_forward(plain, run.model, data.spec, run.device, recompute=config.recompute)
+    return activation_bytes(run, forward, batch)
 
 
 def _memory(run: Run) -> dict[str, int]:
     """Bytes that a run in progress takes; trains one step more."""
     from trainkit import loop
     from trainkit.planning import memory
-    from trainkit.planning.rehearsal import batches
 
     def step() -> None:
-        loop.optimize(run, *next(batches(run)))
+        loop.optimize(run, next(run.train.epoch(0)))
 
     peak = memory.peak_of(run, step)
     return {

@@ -7,27 +7,27 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from trainkit import build, losses, storage
+from trainkit import build, storage
 from trainkit.config.frame import Predict
 from trainkit.console.console import Console
 from trainkit.data.loaders import Normalize
 from trainkit.data.placement import default_workers
-from trainkit.data.splits import Data
+from trainkit.data.spec import DataSpec, TargetSpec
 from trainkit.errors import ConfigError, DataError, ResourceError
 from trainkit.predict import inputs, rows
 from trainkit.predict.inputs import Batch
 from trainkit.predict.writers import FORMATS, Fields, Row, Stream
 from trainkit.runs import rundir
+from trainkit.tasks.base import task_of
 from trainkit.text import visible
 from trainkit.train.signals import Stop
+from trainkit.train.speed import mirrored
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _SHOWN = 20  # failures that are told one by one
-_LIKELY = 0.5  # from this probability on a multilabel model says yes
 
 Outputs = Callable[[torch.Tensor], torch.Tensor]
 
@@ -42,23 +42,25 @@ def predict(config: Predict, *, as_json: bool) -> None:
     if config.output is not None:
         storage.check_output(config.output, config.overwrite)
     device = build.build_device(config)
-    model, data, _ = build.restore_model(config.model, config.ckpt)
-    if config.topk > 1 and data.task in ("regression", "multilabel"):
-        raise ConfigError(f"topk={config.topk}: a {data.task} model does not choose one of its classes; leave topk out")
-    inputs.check(arguments, data)
+    model, spec, _ = build.restore_model(config.model, config.ckpt)
+    task = task_of(spec.target)
+    if config.topk > 1 and not task.ranks:
+        raise ConfigError(f"topk={config.topk}: a {task.name} model does not choose one of its classes; leave topk out")
+    inputs.check(arguments, spec.input)
     workers = default_workers(device) if config.workers == "auto" else config.workers
-    outputs_of = build_outputs(config, model, data, device)
-    columns = fields(data, config.topk, numbered=any(map(rows.table_suffix, arguments)))
+    outputs_of = build_outputs(config, model, spec, device)
+    numbered = any(map(rows.table_suffix, arguments))
+    columns: Fields = {"input": str, **({"row": int} if numbered else {}), **task.fields(spec.target, topk=config.topk)}
     done = failed = 0
     stop = Stop()
     with (
         stop.catching(),
         stop.deferred(),
         destination(config.output) as stream,
-        FORMATS[kind](stream, columns) as write,
+        FORMATS[kind](stream, columns | {"error": str}) as write,
     ):
-        for batch in inputs.read(arguments, data, config.batch_size, workers):
-            found = predicted(batch, outputs_of, data, config.topk)
+        for batch in inputs.read(arguments, spec.input, config.batch_size, workers):
+            found = predicted(batch, outputs_of, spec.target, config.topk)
             write(found)
             done += len(found)
             for row in found:
@@ -105,92 +107,38 @@ def destination(output: Path | None) -> Iterator[Stream]:
         raise ResourceError(f"cannot write to stdout ({error.strerror})") from error
 
 
-def build_outputs(config: Predict, model: torch.nn.Module, data: Data, device: torch.device) -> Outputs:
-    """Raw inputs on the host -> what the rows tell, float32 on the host.
-
-    Probabilities (N, C); of a regression, predictions (N, T) in the targets' own unit.
-    """
-    mirror = build.mirrors(config, data)
-    forward = build.build_forward(config, model.to(device), device)
-    normalize = Normalize(data, device)
+def build_outputs(config: Predict, model: torch.nn.Module, spec: DataSpec, device: torch.device) -> Outputs:
+    """Raw inputs on the host -> what the rows tell, on the host: what the task's head makes of the model's outputs, in
+    the target's own unit and type."""
+    mirror = build.mirrors(config, spec, "of the model")
+    forward = build.build_forward(config, model.to(device), spec, device)
+    forward = mirrored(forward) if mirror else forward
+    normalize = Normalize(spec, device)
+    head = task_of(spec.target).head(spec.target)
 
     @torch.inference_mode()
     def outputs_of(raw: torch.Tensor) -> torch.Tensor:
-        batch = normalize.inputs(raw.to(device))
-        outputs = forward(batch)
-        if mirror:
-            outputs = (outputs + forward(batch.flip(-1))) / 2
-        if data.task == "regression":
-            return normalize.predictions(outputs).cpu()
-        return losses.probabilities(outputs, data.task).cpu()
+        outputs = forward(normalize.inputs(raw.to(device)))
+        return normalize.original(outputs if head is None else head(outputs))
 
     return outputs_of
 
 
-def fields(data: Data, topk: int, numbered: bool) -> Fields:
-    """The columns of the output, with their types. numbered: inputs are rows of tables."""
-    columns: Fields = {"input": str, **({"row": int} if numbered else {})}
-    if data.classes is None:
-        columns |= dict.fromkeys(_targets(data), float)
-    elif data.task == "multilabel":
-        columns |= {"classes": list, **dict.fromkeys(_labels(data), float)}
-    else:
-        for place in range(min(topk, len(data.classes))):
-            columns |= {f"class{_nth(place)}": str, f"probability{_nth(place)}": float}
-    return columns | {"error": str}
-
-
-def _nth(place: int) -> str:
-    return f"_{place + 1}" if place else ""
-
-
-def _targets(data: Data) -> list[str]:
-    return ["prediction"] if data.num_outputs == 1 else [f"prediction_{index}" for index in range(data.num_outputs)]
-
-
-def _labels(data: Data) -> list[str]:
-    return [f"probability_{name}" for name in data.classes or []]
-
-
-def predicted(batch: Batch, outputs_of: Outputs, data: Data, topk: int) -> list[Row]:
+def predicted(batch: Batch, outputs_of: Outputs, target: TargetSpec, topk: int) -> list[Row]:
     """The rows of a batch, with an error for what could not be read, or gave no finite number."""
     readings: Iterator[Row] = iter(())
     if len(batch.values):
-        readings = iter(_readings(outputs_of(torch.from_numpy(batch.values)), data, topk))
+        told = outputs_of(torch.from_numpy(batch.values))
+        finite = torch.isfinite(told).flatten(1).all(dim=1).tolist()
+        rows = task_of(target).rows(told, target, topk=topk)
+        bad = {"error": "the model's output is not finite"}
+        readings = iter([row if good else bad for row, good in zip(rows, finite, strict=True)])
     found = []
     for name, number, error in zip(batch.names, batch.rows, batch.errors, strict=True):
         # A name that is no UTF-8 text (it holds surrogates) is shown with � where it is not.
         shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         found.append({"input": shown, "row": number, "error": error, **({} if error else next(readings))})
     return found
-
-
-def _readings(outputs: torch.Tensor, data: Data, topk: int) -> list[Row]:
-    finite = torch.isfinite(outputs).all(dim=1).tolist()
-    if data.classes is None:
-        found = [dict(zip(_targets(data), values, strict=True)) for values in outputs.tolist()]
-    elif data.task == "multilabel":
-        found = [
-            _yes(values, data.classes) | dict(zip(_labels(data), values, strict=True)) for values in outputs.tolist()
-        ]
-    else:
-        best, index = outputs.topk(min(topk, len(data.classes)), dim=1)
-        pairs = zip(best.tolist(), index.tolist(), strict=True)
-        found = [_likeliest(values, [data.classes[i] for i in labels]) for values, labels in pairs]
-    return [
-        row if good else {"error": "the model's output is not finite"} for row, good in zip(found, finite, strict=True)
-    ]
-
-
-def _yes(values: list[float], classes: list[str]) -> Row:
-    return {"classes": [name for name, value in zip(classes, values, strict=True) if value >= _LIKELY]}
-
-
-def _likeliest(values: list[float], names: list[str]) -> Row:
-    row: dict[str, Any] = {}
-    for place, (name, value) in enumerate(zip(names, values, strict=True)):
-        row |= {f"class{_nth(place)}": name, f"probability{_nth(place)}": value}
-    return row
 
 
 def say_failure(row: Row, number: int) -> None:

@@ -17,20 +17,23 @@ from trainkit.config.compose import assignment
 from trainkit.config.frame import Train, to_plain
 from trainkit.console.console import Console, table
 from trainkit.console.ending import summary
+from trainkit.data.dataset import Data
 from trainkit.data.loaders import make_loader
-from trainkit.data.splits import Data
+from trainkit.data.spec import describe
 from trainkit.errors import CheckpointError, Interrupted
 from trainkit.loggers.choose import make_loggers
+from trainkit.loggers.facts import Plan
 from trainkit.loggers.sinks import Files, Report, finite, scalars
-from trainkit.loop import Run
 from trainkit.report.answers import Collector
 from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.runs import rundir
 from trainkit.runs.rundir import RunDir
 from trainkit.runtime import Cudnn, environment
-from trainkit.tasks.meters import Metrics
+from trainkit.tasks.meter import Metrics
 from trainkit.train import debug
+from trainkit.train.run import Run
 from trainkit.train.signals import Stop
+from trainkit.train.speed import mirrored
 
 
 def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[str] = ()) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             around = environment(device)
             folder.write_json("env.json", around)
             data = build.build_data(config, device)
-            mirror = build.mirrors(config, data)
+            mirror = build.mirrors(config, data.spec, data.name)
             folder.write_json("env.json", around | {"loader": dataclasses.asdict(data.loading)})
             run = build.build_run(config, data, device, stop)
             checkpoints = build.build_checkpoints(config, data, device, folder.path)
@@ -60,7 +63,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             folder.note_resumed(run.step)
             if restored is not None:
                 say_resumed(restored, run, report)
-            report.begin(run)
+            report.begin(plan_of(run))
             with stop.deferred(), debug.naming_nan(run) if config.anomaly else contextlib.nullcontext():
                 if config.overfit:
                     result, lines = debug.overfit(run, report)
@@ -89,6 +92,20 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     return {**finite(result), "metrics": {split: scalars(m) for split, m in result["metrics"].items()}}
 
 
+def plan_of(run: Run) -> Plan:
+    """What sinks are told at the start."""
+    return Plan(
+        epochs=run.epochs,
+        steps_per_epoch=run.train.steps_per_epoch,
+        batch_size=run.train.batch_size,
+        step=run.step,
+        judged_by=run.judged_by,
+        monitor=run.monitor.metric,
+        words={metric.name: metric.short for metric in run.metrics if metric.short is not None},
+        hint=run.train.hint,
+    )
+
+
 def say_resumed(restored: Restored, run: Run, report: Report) -> None:
     """Where the run goes on, and whether the bits will be those of a run that had not stopped."""
     for text in restored.passed:
@@ -111,9 +128,9 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
     """The first lines: what is trained on what."""
     parameters = sum(p.numel() for p in run.model.parameters())
     sizes = ", ".join(f"{name} {len(data.splits[name]):,}" for name in ("train", "val", "test") if name in data.splits)
-    console.say(f"{data.name} {'x'.join(map(str, data.in_shape))}, {data.task}: {sizes} samples")
+    console.say(f"{data.name} {describe(data.spec)}: {sizes} samples")
     console.say(
-        f"{config.model.name} {parameters:,} parameters, {config.optim.name} lr {run.lr:g}, "
+        f"{config.model.name} {parameters:,} parameters, {config.optim.name} lr {run.base_lr:g}, "
         f"{run.epochs} x {run.train.steps_per_epoch} steps of {config.batch_size} on {run.device}"
     )
     for text in data.notes:
@@ -140,24 +157,28 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tu
         checkpoint.load_model(run.model, tensors, best)
     loaders = {} if run.val is None else {"val": run.val}
     if "test" in data.splits:
-        loaders["test"] = make_loader(data, "test", run.train.batch_size, run.train.normalize, run.device)
+        loaders["test"] = make_loader(
+            data, "test", run.train.batch_size, run.train.normalize, run.device, seed=run.seed
+        )
     judging = next(reversed(loaders), None)
     answers = Collector(judging, data, run.train.normalize) if judging is not None else None
     metrics: dict[str, Metrics] = {}
+    forward = mirrored(run.forward) if mirror else run.forward
     for split, loader in loaders.items():
         collect = answers.add if answers is not None and split == judging else None
         metrics[split] = loop.evaluate(
-            run.model, run.forward, run.loss_fn, loader, run.meter(True), mirror=mirror, collect=collect
+            run.model, forward, run.loss_fn, loader, run.meter(True), run.seed, collect=collect
         )
     result = {
         "objective": run.monitor.best,
-        "monitor": ("val/" if run.val else "train/") + run.monitor.metric,
+        "monitor": f"{run.judged_by}/{run.monitor.metric}",
         "mode": run.monitor.mode,
         "best_epoch": run.monitor.best_epoch,
         "epochs": run.epoch,
         "steps": run.step,
         "skipped": int(run.guard.bad),
         "metrics": metrics,
+        "measured": [dataclasses.asdict(metric) for metric in run.metrics],
     }
     return result, answers
 

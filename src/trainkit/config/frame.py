@@ -51,6 +51,7 @@ class Train(Frame):
     """The config of `trainkit train`."""
 
     optim: Choice
+    sampler: Choice
     schedule: Choice
     augment: Choice
     epochs: Count = 10

@@ -7,17 +7,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from trainkit.console.ending import Row, print_frame
-from trainkit.console.live import SHOWN, WAIT, View, columns_of, is_watched
+from trainkit.console.live import WAIT, View, columns_of, is_watched
 from trainkit.errors import ResourceError
+from trainkit.loggers.facts import EpochFacts, Metrics, Plan, Read, StepFacts
 from trainkit.loggers.sinks import finite, scalars
 from trainkit.text import visible
-
-if TYPE_CHECKING:
-    from trainkit.loop import Run
-    from trainkit.tasks.meters import Metrics
 
 
 class Console:
@@ -32,11 +29,13 @@ class Console:
         self._hinted = False
         self._live = live and is_watched(self.stream)
         self._view: View | None = None
+        self._plan: Plan | None = None
 
-    def begin(self, run: Run) -> None:
+    def begin(self, plan: Plan) -> None:
         """The first epoch begins now."""
+        self._plan = plan
         if self._live:
-            self._view = View(self.stream, self.prefix, run)
+            self._view = View(self.stream, self.prefix, plan)
             self._view.begin()
         self._mark = time.monotonic()
 
@@ -86,31 +85,32 @@ class Console:
     def note(self, text: str) -> None:
         self.say(f"note: {text}")
 
-    def step(self, run: Run, loss: float) -> None:
-        self._show(lambda view: view.step(run, loss))
+    def step(self, facts: StepFacts) -> None:
+        self._show(lambda view: view.step(facts))
 
-    def tick(self, run: Run) -> None:
+    def tick(self, step: int, read: Read | None) -> None:
         if self._view is not None:
-            self._show(lambda view: view.tick(run))
+            self._show(lambda view: view.tick(step, read))
 
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
-        now = time.monotonic()
-        self.last = run.epoch, "val" if val else "train", val or train
-        self._show(lambda view: view.epoch(run, train, val))
-        width = len(str(run.epochs))
-        late = run.train.hint is not None and run.data_wait > WAIT
+    def epoch(self, facts: EpochFacts) -> None:
+        now, plan = time.monotonic(), self._plan
+        assert plan is not None
+        self.last = facts.epoch, plan.judged_by, facts.judged
+        self._show(lambda view: view.epoch(facts))
+        width = len(str(plan.epochs))
+        late = plan.hint is not None and facts.data_wait > WAIT
         groups = [
-            " ".join([f"epoch {run.epoch:{width}}/{run.epochs}", *_shown(train)]),
-            *([" ".join(["val", *_shown(val)])] if val else []),
-            f"{now - self._mark:.2f} s" + (f" (data wait {run.data_wait:.0%})" if late else ""),
+            " ".join([f"epoch {facts.epoch:{width}}/{plan.epochs}", *_in_words(facts.train, plan.words)]),
+            *([" ".join(["val", *_in_words(facts.val, plan.words)])] if facts.val else []),
+            f"{now - self._mark:.2f} s" + (f" (data wait {facts.data_wait:.0%})" if late else ""),
         ]
         if self._view is None:
-            self._print(" | ".join(groups) + (" *" if is_best else ""))
+            self._print(" | ".join(groups) + (" *" if facts.is_best else ""))
         else:
-            self._show(lambda view: view.print_epoch(groups, is_best))
+            self._show(lambda view: view.print_epoch(groups, facts.is_best))
         if late and not self._hinted:
             self._hinted = True
-            self.note(f"the model waits for data: {run.train.hint}")
+            self.note(f"the model waits for data: {plan.hint}")
         self._mark = now
 
     def frame(self, title: str, rows: Sequence[Row]) -> bool:
@@ -137,8 +137,8 @@ class Console:
         self.close()
 
 
-def _shown(metrics: Metrics) -> list[str]:
-    return [f"{SHOWN[name]} {value:.4f}" for name, value in scalars(metrics).items() if name in SHOWN]
+def _in_words(metrics: Metrics, words: dict[str, str]) -> list[str]:
+    return [f"{words[name]} {value:.4f}" for name, value in metrics.items() if name in words]
 
 
 def table(title: str, metrics: Metrics) -> list[str]:

@@ -11,7 +11,7 @@ from trainkit.loggers.sinks import scalars
 from trainkit.text import visible
 
 if TYPE_CHECKING:
-    from trainkit.tasks.meters import Metrics
+    from trainkit.tasks.meter import Metrics
 
 Row = tuple[str, str]  # a line and its style
 PLACES = {

@@ -13,17 +13,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from trainkit.console.line import ASCII, BLOCKS, Part, duration, fit, fold, sparkline
-
-if TYPE_CHECKING:
-    from trainkit.loop import Run
-    from trainkit.tasks.meters import Metrics
+from trainkit.loggers.facts import EpochFacts, Metrics, Plan, Read, StepFacts
 
 WAIT = 0.1  # share of an epoch spent waiting for data that is worth a word
-# Of the many metrics, those that are shown epoch by epoch, under names that let a line fit into 80 columns.
-SHOWN = {"loss": "loss", "accuracy": "acc", "rmse": "rmse", "r2": "r2"}
 PAUSE = 0.1  # seconds between two drawings, at least
 COST = 1 / 200  # the share of the time that drawing may take
 SETTLED = 0.5  # seconds after which an epoch's samples per second say something
@@ -76,12 +71,13 @@ class View:
     From `begin` to `end`, what others print to stdout and stderr goes above the line too.
     """
 
-    def __init__(self, stream: TextIO, prefix: str, run: Run) -> None:
+    def __init__(self, stream: TextIO, prefix: str, plan: Plan) -> None:
         from rich.color import ColorSystem
         from rich.style import Style
 
         self._stream = stream
         self._prefix = prefix
+        self._plan = plan
         self._glyphs = BLOCKS if encodable(BLOCKS.done + BLOCKS.todo + BLOCKS.levels, stream) else ASCII
         self._parse, self._colors = Style.parse, ColorSystem.STANDARD
         self._shown = ""  # the line as it stands on the screen
@@ -91,7 +87,8 @@ class View:
         self._lr = math.nan
         self._history: deque[float] = deque(maxlen=HISTORY)
         self._rate = math.nan  # samples per second
-        self._done_before = run.step  # when this epoch, or what a resumed run does of it, began
+        self._data_wait = 0.0  # of the epoch before
+        self._done_before = plan.step  # when this epoch, or what a resumed run does of it, began
         self._first: tuple[float, int] | None = None  # when the first step was done here, and which
         self._first_of_epoch: tuple[float, int] | None = None
         self._replaced: dict[str, TextIO] = {}  # the standard streams, by name
@@ -114,35 +111,36 @@ class View:
         """A text with the codes of a style, in the sixteen colours that users choose for their terminal."""
         return self._parse(style).render(text, color_system=self._colors)
 
-    def step(self, run: Run, loss: float) -> None:
+    def step(self, facts: StepFacts) -> None:
         """A step is done for which the loop has waited, so that looking at what is on the device costs no wait."""
+        self._lr = facts.lr
         if time.monotonic() >= self._read_due:
-            self._numbers["loss"] = loss
-            self._read(run)
+            self._numbers["loss"] = facts.loss
+            self._look(facts.read)
 
-    def tick(self, run: Run) -> None:
+    def tick(self, step: int, read: Read | None) -> None:
         """A step is done. Looks at the clock, and at nothing else unless it is time to draw."""
         now = time.monotonic()
         if self._first_of_epoch is None:
-            self._first_of_epoch = now, run.step
+            self._first_of_epoch = now, step
             self._first = self._first or self._first_of_epoch
         if now < self._due:
             return
-        if run.device.type == "cpu":
-            self._read(run)
-        self._shown = self._line(run, now)
+        if read is not None:
+            self._look(read)
+        self._shown = self._line(step, now)
         self._write(ERASE + self._shown)
         end = time.monotonic()
         before, self._cost = self._cost, end - now
         self._due = end + max(PAUSE, min(before, self._cost) / COST)  # the longer one may have been interrupted
 
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None) -> None:
+    def epoch(self, facts: EpochFacts) -> None:
         """An epoch is done."""
-        judged = (val or train)[run.monitor.metric]
-        self._history.append(float(judged) if isinstance(judged, (int, float)) else math.nan)
-        self._keep(train)
-        self._rate = (run.step - self._done_before) * run.train.batch_size / run.train_seconds
-        self._done_before = run.step
+        self._history.append(facts.judged.get(self._plan.monitor, math.nan))
+        self._keep(facts.train)
+        self._lr, self._data_wait = facts.lr, facts.data_wait
+        self._rate = (facts.step - self._done_before) * self._plan.batch_size / facts.train_seconds
+        self._done_before = facts.step
         self._first_of_epoch = None
 
     def begin(self) -> None:
@@ -171,69 +169,69 @@ class View:
         self._stream.flush()
 
     def _keep(self, metrics: Metrics) -> None:
-        for name in SHOWN:
-            if isinstance(value := metrics.get(name), (int, float)):
-                self._numbers[name] = float(value)
+        self._numbers |= {name: value for name, value in metrics.items() if name in self._plan.words}
 
-    def _read(self, run: Run) -> None:
-        # The sums and, under a CUDA graph, the lr live on the device: reading waits for all steps that are queued.
-        self._lr = run.lr
-        if run.sums is not None:
-            self._keep(run.sums.read())
+    def _look(self, read: Read) -> None:
+        self._keep(read())
         self._read_due = time.monotonic() + PAUSE
 
-    def _line(self, run: Run, now: float) -> str:
+    def _line(self, step: int, now: float) -> str:
         width = columns_of(self._stream) - 1 - len(self._prefix)  # some terminals wrap in the last column
-        parts = fit(self._parts(run, now, width), width)
+        parts = fit(self._parts(step, now, width), width)
         spare = width - len(" ".join(part.text for part in parts))
         texts = [
-            self._bar(run, min(NARROWEST + spare, WIDEST)) if part.rank == BAR else self.paint(part.text, part.style)
+            self._bar(step, min(NARROWEST + spare, WIDEST)) if part.rank == BAR else self.paint(part.text, part.style)
             for part in parts
         ]
         return self._prefix + " ".join(texts) if parts else ""
 
-    def _bar(self, run: Run, width: int) -> str:
+    @property
+    def _total(self) -> int:
+        return self._plan.epochs * self._plan.steps_per_epoch
+
+    def _bar(self, step: int, width: int) -> str:
         """How much of the whole run is done."""
-        done = width * run.step // (run.epochs * run.train.steps_per_epoch)
+        done = width * step // self._total
         todo = self.paint(self._glyphs.todo * (width - done), "bright_black")
         return self.paint(self._glyphs.done * done, "green") + todo
 
-    def _parts(self, run: Run, now: float, width: int) -> list[Part]:
-        epochs, metric = str(run.epochs), run.monitor.metric
-        loss, *others = [f"{SHOWN[name]} {value:.4f}" for name, value in self._numbers.items()] or [""]
+    def _parts(self, step: int, now: float, width: int) -> list[Part]:
+        plan, epochs = self._plan, str(self._plan.epochs)
+        loss, *others = [f"{plan.words[name]} {value:.4f}" for name, value in self._numbers.items()] or [""]
         spark = sparkline(list(self._history), self._glyphs.levels, max(5, min(HISTORY, width // 8)))
-        judged = f"{'val' if run.val else 'train'} {SHOWN.get(metric, metric)}"
-        speed = self._speed(run, now)
-        waits = run.train.hint is not None and run.data_wait > WAIT
+        judged = f"{plan.judged_by} {plan.words.get(plan.monitor, plan.monitor)}"
+        speed = self._speed(step, now)
+        waits = plan.hint is not None and self._data_wait > WAIT
+        epoch = min((step - 1) // plan.steps_per_epoch + 1, plan.epochs)
         parts = [
-            Part(0, f"epoch {run.epoch + 1:{len(epochs)}}/{epochs}", "bold"),
+            Part(0, f"epoch {epoch:{len(epochs)}}/{epochs}", "bold"),
             Part(BAR, " " * NARROWEST),
             Part(2, loss),
             Part(4, " ".join(others)),
             Part(5, spark, "cyan", spark and f"{judged} {spark}"),
             Part(8, f"lr {self._lr:.3g}" if math.isfinite(self._lr) else ""),
             Part(7, speed and f"{speed}/s", "", speed and f"{speed} samples/s"),
-            Part(6, f"data wait {run.data_wait:.0%}" if waits else "", "yellow"),
-            Part(3, f"ETA {self._left(run, now)}"),
+            Part(6, f"data wait {self._data_wait:.0%}" if waits else "", "yellow"),
+            Part(3, f"ETA {self._left(step, now)}"),
         ]
         return [part for part in parts if part.text]
 
-    def _speed(self, run: Run, now: float) -> str:
+    def _speed(self, step: int, now: float) -> str:
         """Samples per second of this epoch; of the one before it, until this one has gone on for a while."""
         assert self._first_of_epoch is not None
-        start, step = self._first_of_epoch
+        start, first = self._first_of_epoch
         rate = self._rate
         if now - start >= SETTLED:
-            rate = (run.step - step) * run.train.batch_size / (now - start)
+            rate = (step - first) * self._plan.batch_size / (now - start)
         return "" if math.isnan(rate) else f"{rate:,.{0 if rate >= 10 else 1}f}"
 
-    def _left(self, run: Run, now: float) -> str:
+    def _left(self, step: int, now: float) -> str:
         """The time to the end of the run, from that of the steps here, with evaluation and saving between them.
 
         The first step is left out: it pays for what torch sets up once.
         """
         assert self._first is not None
-        start, step = self._first
-        if run.step == step:
+        start, first = self._first
+        if step == first:
             return "-:--"
-        return duration((now - start) / (run.step - step) * (run.epochs * run.train.steps_per_epoch - run.step))
+        return duration((now - start) / (step - first) * (self._total - step))

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from trainkit.data.checks import finish
+from trainkit.data.dataset import Data, Source, hold_out
 from trainkit.data.images.files import Files
-from trainkit.data.splits import Array, Data, Source, Split, hold_out
+from trainkit.data.spec import INPUT, TARGET, named
+from trainkit.data.splits import Array, Split, in_memory
 from trainkit.errors import DataError
+from trainkit.tasks.base import task_of
 
 BATCH = 256
 EXAMPLES = 5  # pairs of duplicates that are named
-FEW = 10  # samples of a class in train, below which it is hardly learnt
-SKEW = 10  # times more samples of the most frequent class than of the least
 
 
 @dataclasses.dataclass
@@ -52,9 +53,15 @@ def audit(found: Data | Source, val_fraction: float, split_seed: int) -> Audit:
         result.errors += fault.problems
     data.splits = {name: data.splits[name] for name in ("train", "val", "test") if name in data.splits}
     result.warnings += [note for note in data.notes if "could not be read" not in note]
-    result.facts |= {"name": data.name, "task": data.task, "classes": data.classes, "shape": list(data.in_shape)}
+    target = data.spec.target
+    result.facts |= {
+        "name": data.name,
+        "task": target.task,
+        "classes": target.classes,
+        "shape": list(data.spec.in_shape),
+    }
     result.facts["splits"] = {name: _facts(split, data) for name, split in data.splits.items()}
-    _judge_classes(data, result)
+    _judge_targets(data, result)
     _judge_values(data, result)
     _judge_duplicates(data, result)
     return result
@@ -63,21 +70,15 @@ def audit(found: Data | Source, val_fraction: float, split_seed: int) -> Audit:
 def _facts(split: Split, data: Data) -> dict[str, Any]:
     """Samples, targets and sizes of a split."""
     facts: dict[str, Any] = {"samples": len(split)}
-    targets = split.targets
     if not len(split):
         return facts
-    if data.task == "classification" and data.classes is not None:
-        inside = targets[(targets >= 0) & (targets < len(data.classes))]
-        facts["class_counts"] = np.bincount(inside, minlength=len(data.classes)).tolist()
-    elif data.task == "regression":
-        facts["targets"] = [
-            {"min": float(column.min()), "mean": float(column.mean()), "max": float(column.max())}
-            for column in targets.T.astype(np.float64)
-        ]
-    else:
-        facts["class_counts"] = [round(float(total), 3) for total in targets.sum(axis=0)]
-    if isinstance(split.inputs, Files):
-        facts["sizes"] = _sizes(split.inputs)
+    for name, target in data.spec.targets.items():
+        column = named(split.targets, TARGET)[name]
+        if in_memory(column):
+            facts |= task_of(target).summary(column, target)
+    for column in named(split.inputs, INPUT).values():
+        if isinstance(column, Files):
+            facts["sizes"] = _sizes(column)
     return facts
 
 
@@ -96,44 +97,32 @@ def _sizes(files: Files) -> list[dict[str, Any]]:
     return [dict(zip(names, (*kind, count), strict=True)) for kind, count in counts.most_common()]
 
 
-def _judge_classes(data: Data, result: Audit) -> None:
-    """Classes with few samples, and a skew between them. That some are missing is in the notes already."""
-    if data.task != "classification" or data.classes is None:
-        return
-    counts = np.array(result.facts["splits"]["train"].get("class_counts", []))
-    present = counts[counts > 0]
-    few = [name for name, count in zip(data.classes, counts, strict=False) if 0 < count < FEW]
-    if few:
-        result.warnings.append(f"train has fewer than {FEW} samples of {_listed(few)}")
-    if len(present) and present.max() >= SKEW * present.min():
-        most, least = data.classes[int(counts.argmax())], data.classes[int(np.where(counts, counts, 1 << 62).argmin())]
-        result.warnings.append(
-            f"classes are uneven in train: {present.max():,} of {most}, {present.min():,} of {least}; "
-            "judge by macro_f1 rather than accuracy"
-        )
-    repeated = [name for name, count in Counter(data.classes).items() if count > 1]
-    if repeated:
-        result.warnings.append(f"classes of the same name: {_listed(repeated)}")
+def _judge_targets(data: Data, result: Audit) -> None:
+    """What each task finds odd in its targets."""
+    for name, target in data.spec.targets.items():
+        columns = {split: named(part.targets, TARGET)[name] for split, part in data.splits.items() if len(part)}
+        known = {split: column for split, column in columns.items() if in_memory(column)}
+        if "train" in known:
+            result.warnings += task_of(target).warnings(known, target)
 
 
 def _judge_values(data: Data, result: Audit) -> None:
     """Columns and pixels that carry nothing, or look like another scale than they are stored in."""
     train = data.splits["train"]
-    inputs = train.inputs
-    if isinstance(inputs, Files) or not len(train):
-        return
-    if inputs.dtype == np.uint8 and inputs.max() <= 1:
-        result.warnings.append("pixels are only 0 and 1 in uint8, which counts as 0..255: were they divided by 255?")
-    if inputs.ndim == 2:
-        low, high = inputs.min(axis=0), inputs.max(axis=0)
-        constant = np.flatnonzero(low == high)
-        if len(constant):
-            result.warnings.append(f"constant in train: columns {_listed(constant.tolist())}")
-        result.facts["columns"] = {"min": low.tolist(), "max": high.tolist()}
-    if data.task == "regression":
-        flat = np.flatnonzero(train.targets.min(axis=0) == train.targets.max(axis=0))
-        if len(flat):
-            result.warnings.append(f"constant in train: targets {_listed(flat.tolist())}")
+    for name, spec in data.spec.inputs.items():
+        values = named(train.inputs, INPUT)[name]
+        if not in_memory(values) or not len(train):
+            continue
+        if spec.is_image and spec.dtype == "uint8" and values.max() <= 1:
+            result.warnings.append(
+                "pixels are only 0 and 1 in uint8, which counts as 0..255: were they divided by 255?"
+            )
+        if spec.kind == "features":
+            low, high = values.min(axis=0), values.max(axis=0)
+            constant = np.flatnonzero(low == high)
+            if len(constant):
+                result.warnings.append(f"constant in train: columns {_listed(constant.tolist())}")
+            result.facts["columns"] = {"min": low.tolist(), "max": high.tolist()}
 
 
 def _judge_duplicates(data: Data, result: Audit) -> None:
@@ -163,7 +152,7 @@ def _judge_duplicates(data: Data, result: Audit) -> None:
         for i, j in itertools.combinations(found, 2):
             pair = [group[split_of[group] == i][0], group[split_of[group] == j][0]]
             across.setdefault(f"{names[i]}-{names[j]}", []).append([name(int(p)) for p in pair])
-        targets = [data.splits[names[split_of[p]]].targets[row_of[p]] for p in group]
+        targets = [_targets_of(data.splits[names[split_of[p]]], row_of[p]) for p in group]
         other = next((k for k, target in enumerate(targets) if not np.array_equal(target, targets[0])), None)
         if other is not None:
             conflicts.append([name(int(group[0])), name(int(group[other]))])
@@ -198,20 +187,31 @@ def _say_duplicates(
 def _digests(split: Split) -> Array:
     """128 bits of each sample's content: int64 (N, 2)."""
     parts = [
-        np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), np.int64)
+        np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.int64)
         for batch in _batches(split)
-        for row in batch
+        for content in _samples(batch)
     ]
     return np.stack(parts) if parts else np.empty((0, 2), np.int64)
 
 
-def _batches(split: Split) -> Iterator[Array]:
-    bounds = [(start, min(start + BATCH, len(split))) for start in range(0, len(split), BATCH)]
-    if isinstance(split.inputs, Files):
-        yield from split.inputs.batches([np.arange(start, end) for start, end in bounds])
-        return
-    for start, end in bounds:
-        yield split.inputs[start:end]
+def _batches(split: Split) -> Iterator[Any]:
+    """Inputs, a batch at a time."""
+    starts = range(0, len(split), BATCH)
+    for inputs, _ in split.batches([np.arange(start, min(start + BATCH, len(split))) for start in starts]):
+        yield inputs
+
+
+def _samples(batch: Any) -> Iterator[bytes]:
+    """The content of each sample of a batch."""
+    columns = list(named(batch, INPUT).values())
+    for row in range(len(columns[0])):
+        yield b"".join(column[row].tobytes() for column in columns)
+
+
+def _targets_of(split: Split, row: int) -> Any:
+    """The targets of a sample, as one array; empty where they are unread."""
+    columns = [column for column in named(split.targets, TARGET).values() if in_memory(column)]
+    return np.concatenate([np.asarray(column[row]).reshape(-1) for column in columns]) if columns else np.empty(0)
 
 
 def _listed(items: list[Any]) -> str:

@@ -1,152 +1,132 @@
-"""The last look at a data set before training: splits whole, numbers finite, labels in range, scales usable."""
+"""The last look at a data set before training: splits whole, numbers finite, targets valid, scales usable."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 
-from trainkit.data.images.files import Files
-from trainkit.data.splits import Array, Data, Split, Task, input_stats, moment_stats
+from trainkit.data.dataset import Data
+from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, TargetSpec, named
+from trainkit.data.splits import Array, Column, Split, in_memory, input_stats, moment_stats, target_stats
+from trainkit.data.values import check_finite
 from trainkit.errors import DataError
+from trainkit.tasks.base import task_of
 
 
 def finish(data: Data) -> Data:
     """Check every split and compute what is missing of the train split's statistics; returns `data`.
 
-    A constant feature or channel gets std 1 and a note, so that scaling never divides by zero. Classes that a split
-    has no sample of are noted too. Raises DataError with a line for each split at fault, naming the row.
+    A constant feature or channel gets std 1 and a note, so that scaling never divides by zero. Raises DataError with a
+    line for each split at fault, naming the row.
     """
     if "train" not in data.splits:
         raise DataError(f"dataset {data.name}: it has no train split")
-    if data.task in ("classification", "soft") and len(data.classes or []) < 2:
-        found = f"only '{data.classes[0]}'" if data.classes else "none"
-        raise DataError(f"dataset {data.name}: {data.task} needs at least two classes, found {found}")
-    num_classes = None if data.classes is None else len(data.classes)
     faults: list[str] = []
     for name, split in data.splits.items():
-        where = f"dataset {data.name}, {name} split"
         try:
-            check_split(split, data.task, num_classes, where)
+            check_split(split, data.spec, f"dataset {data.name}, {name} split")
         except DataError as fault:
-            faults += fault.problems
+            faults += [problem for problem in fault.problems if problem not in faults]
     if faults:
         raise DataError(*faults)
-    for name, split in data.splits.items():
-        where = f"dataset {data.name}, {name} split"
-        if split.inputs.shape[1:] != data.in_shape or split.inputs.dtype != data.splits["train"].inputs.dtype:
-            raise DataError(
-                f"{where}: samples are {_kind(split)}, but those of train are {_kind(data.splits['train'])}"
-            )
-    _complete_stats(data)
-    _note_missing_classes(data)
+    complete(data)
+    for name, target in data.spec.targets.items():
+        values = {split: _column(part, name) for split, part in data.splits.items()}
+        data.notes += task_of(target).notes({k: v for k, v in values.items() if v is not None}, target)
     return data
 
 
-def check_split(split: Split, task: Task, num_classes: int | None, where: str) -> None:
-    """Check one split against the contract of `Split`. Raises DataError beginning with `where`, with the row."""
-    inputs, targets = split.inputs, split.targets
-    if len(inputs) != len(targets):
-        raise DataError(f"{where}: {len(inputs)} inputs but {len(targets)} targets")
-    if not inputs.size:
-        raise DataError(f"{where}: it is empty (inputs have shape {inputs.shape})")
-    if inputs.ndim < 2 or not (inputs.dtype == np.float32 or (inputs.dtype == np.uint8 and inputs.ndim == 4)):
-        raise DataError(f"{where}: inputs are {_kind(split)}; they must be uint8 (N, C, H, W) or float32 (N, F)")
-    _check_finite(inputs, f"{where}: inputs")
-    if task == "classification":
-        _check_labels(targets, num_classes or 0, where)
+def _column(split: Split, name: str) -> Array | None:
+    """A target of a split; None where it is not in memory."""
+    column: Any = named(split.targets, TARGET)[name]
+    return column if in_memory(column) else None
+
+
+def check_split(split: Split, spec: DataSpec, where: str) -> None:
+    """Check one split against the specification. Raises DataError beginning with `where`, with the row."""
+    inputs, targets = named(split.inputs, INPUT), named(split.targets, TARGET)
+    for what, found, known in (("inputs", inputs, spec.inputs), ("targets", targets, spec.targets)):
+        if list(found) != list(known):
+            raise DataError(f"{where}: its {what} are {', '.join(found)}; they must be {', '.join(known)}")
+    for name, column in inputs.items():
+        of = "" if name == INPUT else f" '{name}'"
+        if len(column) != len(split):
+            raise DataError(f"{where}: {len(column)} inputs{of} but {len(split)} targets")
+        check_input(column, spec.inputs[name], f"{where}: inputs{of}")
+    for name, column in targets.items():
+        if len(column) != len(split):
+            raise DataError(f"{where}: {len(column)} targets '{name}' but {len(split)} of the others")
+        if in_memory(column):
+            task_of(spec.targets[name]).check(column, spec.targets[name], where)
+
+
+def check_input(column: Column, spec: InputSpec, where: str) -> None:
+    """Check one input. Raises DataError beginning with `where`."""
+    shape, dtype = tuple(column.shape[1:]), str(column.dtype)
+    if not column.shape[0] or 0 in shape:
+        raise DataError(f"{where} are empty (they have shape {tuple(column.shape)})")
+    if np.dtype(column.dtype).kind not in "iufb":
+        raise DataError(f"{where} are {dtype} {shape}; they must be numbers")
+    if shape != spec.shape or dtype != spec.dtype:
+        raise DataError(f"{where} are {dtype} {shape}, but those of train are {spec.dtype} {spec.shape}")
+    if in_memory(column):
+        values: Any = column
+        check_finite(values, where)
+        if spec.vocabulary is not None and (values.min() < 0 or values.max() >= spec.vocabulary):
+            raise DataError(f"{where} are ids from {values.min()} to {values.max()}, outside 0..{spec.vocabulary - 1}")
+
+
+def complete(data: Data) -> None:
+    """Compute what the specification lacks of the train split's statistics. Raises DataError for what does not fit."""
+    train = data.splits["train"]
+    inputs = {
+        name: _complete_input(data, name, spec, named(train.inputs, INPUT)[name])
+        for name, spec in data.spec.inputs.items()
+    }
+    targets = {name: _complete_target(spec, _column(train, name)) for name, spec in data.spec.targets.items()}
+    data.spec = DataSpec(inputs, targets)
+
+
+def _complete_input(data: Data, name: str, spec: InputSpec, column: Column) -> InputSpec:
+    if not spec.normalize:
+        return spec
+    if spec.mean is None or spec.std is None:
+        mean, std = _channel_stats(data.splits["train"], column)
     else:
-        _check_target_rows(targets, task, num_classes, where)
-
-
-def _check_finite(values: Array | Files, where: str) -> None:
-    if isinstance(values, Files) or values.dtype.kind != "f" or np.isfinite(values).all():
-        return
-    places = np.argwhere(~np.isfinite(values))
-    row, *column = (int(i) for i in places[0])
-    at = f"row {row}" + (f", column {column[0]}" if len(column) == 1 else "")
-    value = values[(row, *column)]
-    raise DataError(f"{where}: {at} is {value}{_others(places)}; remove the sample or replace the value")
-
-
-def _others(places: Array) -> str:
-    """How many values more are like the first, and in which columns of a table."""
-    if len(places) == 1:
-        return ""
-    rows = f", as are {len(places) - 1:,} more values in {len(np.unique(places[:, 0])):,} rows"
-    if places.shape[1] != 2:
-        return rows
-    columns = np.unique(places[:, 1])
-    return f"{rows}, columns {', '.join(map(str, columns[:10]))}{', …' if len(columns) > 10 else ''}"
-
-
-def _check_labels(labels: Array, num_classes: int, where: str) -> None:
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"{where}: labels are {labels.dtype} {labels.shape}; they must be integers of shape (N,)")
-    wrong = (labels < 0) | (labels >= num_classes)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise DataError(f"{where}: the label in row {row} is {labels[row]}, outside 0..{num_classes - 1}")
-
-
-def _check_target_rows(targets: Array, task: Task, width: int | None, where: str) -> None:
-    if targets.ndim != 2 or targets.dtype != np.float32 or width not in (None, targets.shape[1]):
-        wanted = f"float32 (N, {width or 'T'})"
-        raise DataError(f"{where}: {task} targets are {targets.dtype} {targets.shape}; they must be {wanted}")
-    _check_finite(targets, f"{where}: targets")
-    if task == "multilabel":
-        wrong, rule = ~np.isin(targets, (0, 1)).all(axis=1), "only 0 and 1"
-    elif task == "soft":
-        wrong = (targets < 0).any(axis=1) | (abs(targets.sum(axis=1) - 1) > 1e-3)
-        rule = "probabilities that sum to 1"
-    else:
-        return
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise DataError(f"{where}: {task} targets must hold {rule}; row {row} is {targets[row].tolist()}")
-
-
-def _complete_stats(data: Data) -> None:
-    if data.mean is None or data.std is None:
-        data.mean, data.std = _channel_stats(data.splits["train"])
-    constant = _is_constant(data.mean, data.std)
-    if not np.isfinite(data.mean).all() or np.isinf(data.std).any() or len(data.mean) != data.in_shape[0]:
-        raise DataError(f"dataset {data.name}: mean {data.mean} and std {data.std} do not fit samples {data.in_shape}")
+        mean, std = (np.array(values, dtype=np.float32) for values in (spec.mean, spec.std))
+    if not np.isfinite(mean).all() or np.isinf(std).any() or not len(mean) == len(std) == spec.shape[0]:
+        raise DataError(f"dataset {data.name}: mean {mean} and std {std} do not fit samples {spec.shape}")
+    constant = _is_constant(mean, std)
     if constant.any():
-        what = "channel" if len(data.in_shape) > 1 else "feature"
+        what = "channel" if len(spec.shape) > 1 else "feature"
         count = int(constant.sum())
-        data.notes.append(f"{count} constant {what}{'s' if count > 1 else ''} (std 0): centred, not scaled")
-        data.std = np.where(constant, np.float32(1), data.std)
-    if data.standardise:  # a constant target keeps its scale
-        mean, std = input_stats(data.splits["train"].targets)
-        data.target_mean, data.target_std = mean, np.where(_is_constant(mean, std), np.float32(1), std)
+        data.notes.append(f"{count} constant {what}{'s' if count > 1 else ''} (std 0): centered, not scaled")
+        std = np.where(constant, np.float32(1), std)
+    return dataclasses.replace(spec, mean=mean.tolist(), std=std.tolist())
 
 
-def _channel_stats(split: Split) -> tuple[Array, Array]:
-    """As `input_stats`, for float images and image files too: float32 (C,) each."""
-    inputs = split.inputs
-    if split.moments is not None or isinstance(inputs, Files):
+def _complete_target(spec: TargetSpec, values: Array | None) -> TargetSpec:
+    if spec.classes is not None or spec.mean is not None or values is None or values.dtype.kind != "f":
+        return spec
+    spec = dataclasses.replace(spec, dtype=str(values.dtype))
+    mean, std = target_stats(values)
+    std = np.where(_is_constant(mean, std), std.dtype.type(1), std)  # a constant target keeps its scale
+    return dataclasses.replace(spec, mean=np.atleast_1d(mean).tolist(), std=np.atleast_1d(std).tolist())
+
+
+def _channel_stats(split: Split, column: Any) -> tuple[Array, Array]:
+    """Mean and deviation of an input, per channel or feature: float32 (C,) each."""
+    if not in_memory(column) or (split.moments is not None and column.dtype == np.uint8):
         return moment_stats(split)
-    if inputs.dtype == np.uint8 or inputs.ndim == 2:
-        return input_stats(inputs)
-    axes = (0, *range(2, inputs.ndim))
-    mean, std = inputs.mean(axis=axes, dtype=np.float64), inputs.std(axis=axes, dtype=np.float64)
+    if column.dtype == np.uint8 or column.ndim == 2:
+        return input_stats(column)
+    axes = (0, *range(2, column.ndim))
+    mean, std = column.mean(axis=axes, dtype=np.float64), column.std(axis=axes, dtype=np.float64)
     return mean.astype(np.float32), std.astype(np.float32)
 
 
 def _is_constant(mean: Array, std: Array) -> Array:
-    # A spread below float32's resolution is rounding, not signal. Written so that nan counts as constant.
-    return np.asarray(~(std > 1e-7 * np.abs(mean)))
-
-
-def _note_missing_classes(data: Data) -> None:
-    if data.task != "classification" or data.classes is None:
-        return
-    for name, split in data.splits.items():
-        present = np.bincount(split.targets, minlength=len(data.classes)) > 0
-        missing = [label for label, found in zip(data.classes, present, strict=True) if not found]
-        if missing:
-            listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-            data.notes.append(f"{name} has no sample of {len(missing)} of {len(data.classes)} classes: {listed}")
-
-
-def _kind(split: Split) -> str:
-    return f"{split.inputs.dtype} {split.inputs.shape[1:]}"
+    # A spread below the resolution of the type is rounding, not signal. Written so that nan counts as constant.
+    return np.asarray(~(std > (1e-7 if std.dtype == np.float32 else 1e-15) * np.abs(mean)))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from trainkit.data.splits import Data, Loading, Source
-from trainkit.errors import ResourceError
+from trainkit.data.dataset import Data, Loading, Source
+from trainkit.data.mapped import Mapped
+from trainkit.data.spec import INPUT, named
+from trainkit.errors import ConfigError, ResourceError
 from trainkit.machine import free_host_memory, num_cpus
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ def place(
     workers: processes that decode; None chooses. Raises ResourceError when resident samples cannot fit.
     """
     fit = _Fit(True, "")
+    if isinstance(found, Data) and any(isinstance(split, Mapped) for split in found.splits.values()):
+        return _mapped(found, loader, default_workers(device) if workers is None else workers)
     if not isinstance(found, Data):
         fit = _fit(found.nbytes, free_host_memory(), "memory", loader)
         if not fit.keep:
@@ -44,7 +48,7 @@ def place(
         data = found.decoded(workers)
     else:
         data = found
-    nbytes = sum(split.inputs.nbytes for split in data.splits.values())
+    nbytes = sum(column.nbytes for split in data.splits.values() for column in named(split.inputs, INPUT).values())
     free = free_device_memory(device)
     if free is None and isinstance(found, Data) and loader == "auto":  # in memory already: there was nothing to decide
         data.loading = Loading("resident", f"{_gb(nbytes)} of samples in memory")
@@ -53,6 +57,16 @@ def place(
     if fit.keep:
         return _done(data, Loading("resident", fit.why))
     return _done(data, Loading("streaming", f"{fit.why}; batches are copied from the host's memory"))
+
+
+def _mapped(data: Data, loader: str, workers: int) -> Data:
+    if loader == "resident":
+        raise ConfigError("loader=resident: the data set is read while training; leave loader=auto")
+    for split in data.splits.values():
+        if isinstance(split, Mapped):
+            split.workers = workers
+    by = f"{workers} worker{'s' if workers > 1 else ''}" if workers else "no worker of its own (workers=0)"
+    return _done(data, Loading("streaming", f"a torch Dataset, read by {by}", workers))
 
 
 def _done(data: Data, loading: Loading) -> Data:

@@ -1,13 +1,14 @@
-"""What a data set is: arrays in named splits, with the facts a model, a loss and a metric need. NumPy only."""
+"""Samples and their targets: a split, its columns, a random share of it, its statistics. NumPy only."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import math
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from trainkit.errors import DataError
+from trainkit.data.spec import INPUT, TARGET, named
 from trainkit.randomness import numpy_generator
 
 if TYPE_CHECKING:
@@ -15,117 +16,121 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trainkit.data.images.files import Files
-
 Array: TypeAlias = "NDArray[Any]"
-Task = Literal["classification", "soft", "multilabel", "regression"]
+Arrays: TypeAlias = "Array | dict[str, Array]"  # of one input or target, or of several by name
+
+
+class Stored(Protocol):
+    """A column of samples that are read when a batch needs them; it has the shape and type of an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def nbytes(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any) -> Stored:
+        """The samples of these rows: chosen, not read."""
+
+    def batches(self, indices: Sequence[Array]) -> Iterator[Array]:
+        """The samples of each index array, in the order asked; it may read ahead. Good until the next is asked for."""
+
+
+Column: TypeAlias = "Any"  # an array (N, …), or something stored: one input or target of all samples of a split
+Columns: TypeAlias = "Any"  # a column, or several by name
 
 
 @dataclasses.dataclass
 class Split:
-    """Samples and their targets.
+    """Samples and their targets: a column each, or several by name.
 
-    inputs: images uint8 (N, C, H, W), or features float32 (N, F); or image files that will be decoded to the former.
-    targets: classification int64 (N,); regression float32 (N, T); multilabel (0 or 1) and soft (class
-    probabilities, rows sum to 1) float32 (N, C).
     moments: of images, where known: int64 (N, C, 2), each one's sum of pixels and of squared pixels per channel.
     names: what samples are called where not by their rows: paths of their files, object (N,).
     """
 
-    inputs: Array | Files
-    targets: Array
+    inputs: Columns
+    targets: Columns
     moments: Array | None = None
     names: Array | None = None
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(next(iter(named(self.targets, TARGET).values())))
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """All inputs, then all targets."""
+        return {**named(self.inputs, INPUT), **named(self.targets, TARGET)}
+
+    @property
+    def hint(self) -> str | None:
+        """What helps when reading takes long, where a column knows."""
+        return next((hint for column in self.columns.values() if (hint := getattr(column, "hint", None))), None)
 
     def take(self, index: Array) -> Split:
+        """The samples of these rows."""
         moments = None if self.moments is None else self.moments[index]
         names = None if self.names is None else self.names[index]
-        return Split(self.inputs[index], self.targets[index], moments, names)
+        return Split(_taken(self.inputs, index), _taken(self.targets, index), moments, names)
+
+    def batches(self, indices: Sequence[Array], seed: int = 0, epoch: int = 0) -> Iterator[tuple[Arrays, Arrays]]:
+        """Inputs and targets of the samples of each index array, in the order asked.
+
+        seed, epoch: what samples that are made when they are read may depend on, beside their row.
+        """
+        yield from zip(_batches(self.inputs, indices), _batches(self.targets, indices), strict=True)
 
     def digest(self) -> str:
         """SHA-256 of all samples and targets, in their order; images out of files count by their moments."""
-        import numpy as np
-
-        found = hashlib.sha256(repr((self.inputs.shape, str(self.inputs.dtype), self.targets.shape)).encode())
-        found.update(np.ascontiguousarray(self.targets).data)
+        inputs, targets = named(self.inputs, INPUT), named(self.targets, TARGET)
+        shapes = [(column.shape, str(column.dtype)) for column in inputs.values()]
+        found = hashlib.sha256(repr((shapes, [column.shape for column in targets.values()])).encode())
+        for column in targets.values():
+            _add(found, column)
         if self.moments is not None:
-            found.update(np.ascontiguousarray(self.moments).data)
+            _add(found, self.moments)
         else:
-            found.update(np.ascontiguousarray(self.inputs).data)
+            for column in inputs.values():
+                _add(found, column)
         return found.hexdigest()
 
 
-@dataclasses.dataclass(frozen=True)
-class Loading:
-    """How samples come to the model: `resident` on its device or `streaming`, why, and by how many processes."""
-
-    kind: Literal["resident", "streaming"]
-    why: str
-    workers: int | None = None
+def _taken(columns: Columns, index: Array) -> Columns:
+    if isinstance(columns, dict):
+        return {name: column[index] for name, column in columns.items()}
+    return columns[index]
 
 
-@dataclasses.dataclass
-class Data:
-    """A data set as its builder returns it.
-
-    splits: `train`, and `val` and `test` where the data set has them.
-    classes: names, for classification, soft and multilabel; None for regression.
-    mean, std: of the inputs, float32, one value per channel or feature. Pixels count as value / 255. Left None, they
-    are computed from the train split.
-    standardise: regression only: train on targets standardised by `target_mean` and `target_std` (one value per target,
-    computed from the train split), and report metrics in the original unit.
-    features: names of the columns of a table, in their order, where they have any.
-    notes: what the user should be told once (samples left out, classes missing in a split).
-    loading: set when it was decided where the samples live.
-    """
-
-    name: str
-    task: Task
-    splits: dict[str, Split]
-    classes: list[str] | None = None
-    mean: Array | None = None
-    std: Array | None = None
-    standardise: bool = False
-    target_mean: Array | None = None
-    target_std: Array | None = None
-    features: list[str] | None = None
-    notes: list[str] = dataclasses.field(default_factory=list)
-    loading: Loading = Loading("resident", "")
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of images or (F,) of features."""
-        return tuple(self.splits["train"].inputs.shape[1:])
-
-    @property
-    def num_outputs(self) -> int:
-        """What the model must produce per sample: one logit per class, or one number per target."""
-        return len(self.classes) if self.classes is not None else int(self.splits["train"].targets.shape[1])
+def _batches(columns: Columns, indices: Sequence[Array]) -> Iterator[Arrays]:
+    if isinstance(columns, dict):
+        parts: dict[str, Any] = {name: _batches(column, indices) for name, column in columns.items()}
+        for _ in indices:
+            yield {name: next(part) for name, part in parts.items()}
+    elif in_memory(columns):
+        yield from (columns[index] for index in indices)
+    else:
+        yield from columns.batches(indices)
 
 
-class Source(Protocol):
-    """A data set that is found but not read, so that its size can decide how to read it.
+def _add(found: Any, column: Any) -> None:
+    import numpy as np
 
-    on_bad: what an unreadable file does, `fail` or `skip`.
-    """
+    if in_memory(column):
+        found.update(np.ascontiguousarray(column).data)
+        return
+    for start in range(0, len(column), _CHUNK):
+        for part in column.batches([np.arange(start, min(start + _CHUNK, len(column)))]):
+            found.update(np.ascontiguousarray(part).data)
 
-    on_bad: str
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that all inputs take when decoded."""
+_CHUNK = 256  # samples that are read at a time to be hashed
 
-    def decoded(self, workers: int | None = None) -> Data:
-        """Read into memory by so many processes; None chooses."""
 
-    def streamed(self, workers: int) -> Data:
-        """With `Files` as inputs, to be decoded by so many processes while training."""
+def in_memory(column: Any) -> bool:
+    """Whether a column is an array, all of it in memory."""
+    import numpy as np
 
-    def surveyed(self) -> tuple[Data, list[tuple[str, str]]]:
-        """As `streamed`, but whatever `on_bad` says: without the unreadable files, which are listed: (path, reason)."""
+    return isinstance(column, np.ndarray)
 
 
 def split_indices(
@@ -158,32 +163,6 @@ def split_indices(
     return np.flatnonzero(kept), np.sort(held)
 
 
-def hold_out(data: Data, split: str, fraction: float, seed: int) -> None:
-    """Move `fraction` of the train split to a new split, stratified by class where there are classes.
-
-    Does nothing when the data set has that split already. Raises DataError when either part would be empty.
-    """
-    if split in data.splits or fraction == 0:
-        return
-    train = data.splits["train"]
-    strata = train.targets if data.task == "classification" else None
-    kept, held = split_indices(strata, len(train), fraction, seed, split)
-    if not len(held) or not len(kept):
-        raise DataError(f"dataset {data.name}: {len(train)} samples are too few to hold out {fraction:g} as {split}")
-    data.splits[split] = train.take(held)
-    data.splits["train"] = train.take(kept)
-
-
-def limit(data: Data, most: int, seed: int) -> None:
-    """Keep at most so many samples of every split, drawn at random and in their order."""
-    import numpy as np
-
-    for name, split in data.splits.items():
-        if len(split) > most:
-            chosen = numpy_generator(seed, "limit", name).permutation(len(split))[:most]
-            data.splits[name] = split.take(np.sort(chosen))
-
-
 def input_stats(inputs: Array) -> tuple[Array, Array]:
     """Mean and standard deviation, float32, per channel of uint8 images (pixel / 255) or per feature of a table.
 
@@ -199,10 +178,21 @@ def input_stats(inputs: Array) -> tuple[Array, Array]:
     return mean.astype(np.float32), std.astype(np.float32)
 
 
+def target_stats(targets: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation per target, of the targets' type: what float64 holds far from 0 must survive."""
+    import numpy as np
+
+    if targets.dtype != np.float64:
+        return input_stats(targets)
+    first = targets[0]  # the sums are about it: exactly 0 for a constant target
+    return first + (targets - first).mean(axis=0), (targets - first).std(axis=0)
+
+
 def moment_stats(split: Split) -> tuple[Array, Array]:
     """`input_stats` of images whose moments are known, bit for bit, without looking at a pixel."""
     assert split.moments is not None
-    return _pixel_stats(split.moments.sum(axis=0), len(split) * math.prod(split.inputs.shape[2:]))
+    (images,) = named(split.inputs, INPUT).values()
+    return _pixel_stats(split.moments.sum(axis=0), len(split) * math.prod(images.shape[2:]))
 
 
 def _pixel_stats(sums: Array, num_pixels: int) -> tuple[Array, Array]:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from trainkit.data.loaders import Normalize
+from trainkit.data.spec import INPUT, TARGET
 from trainkit.errors import ConfigError, ResourceError, TrainkitError
-from trainkit.losses import probabilities
 
 FACTS = "trainkit.json"
 OPSET = 18  # of ONNX: the one that torch's exporter writes without conversion
@@ -33,9 +33,9 @@ Run = Callable[[Tensor], Tensor]
 class Deployed(nn.Module):
     """What a file computes: normalisation, the model, and what its outputs mean, each if asked for.
 
-    Maps inputs (N, …) to float32 (N, outputs). normalize: the inputs are raw, uint8 images or float32 features, and a
-    regression's predictions are in the targets' own unit; None for what the model itself takes and gives. task: of
-    the model, to have probabilities; None to have its outputs as they are.
+    Maps inputs (N, …) to outputs (N, …). normalize: the inputs are as they are stored, and what comes out is in the
+    target's own unit; None for what the model itself takes and gives. head: from the model's outputs to what they mean;
+    None to have them as they are.
     """
 
     scale: Tensor | None
@@ -43,19 +43,23 @@ class Deployed(nn.Module):
     target_std: Tensor | None
     target_mean: Tensor | None
 
-    def __init__(self, model: nn.Module, normalize: Normalize | None, task: str | None) -> None:
+    def __init__(self, model: nn.Module, normalize: Normalize | None, head: nn.Module | None) -> None:
         super().__init__()
         self.model = model
-        self.task = task
-        for name in ("scale", "shift", "target_std", "target_mean"):
-            self.register_buffer(name, getattr(normalize, name, None))
+        self.head = head
+        scaling = normalize.scalings.get(INPUT) if normalize is not None else None
+        standard = normalize.standards.get(TARGET) if normalize is not None else None
+        self.register_buffer("scale", None if scaling is None else scaling.scale)
+        self.register_buffer("shift", None if scaling is None else scaling.shift)
+        self.register_buffer("target_std", None if standard is None else standard.std)
+        self.register_buffer("target_mean", None if standard is None else standard.mean)
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.scale is not None and self.shift is not None:
             inputs = inputs.to(torch.float32) * self.scale + self.shift
         outputs: Tensor = self.model(inputs)
-        if self.task is not None:
-            outputs = probabilities(outputs, self.task)
+        if self.head is not None:
+            outputs = self.head(outputs)
         if self.target_std is not None and self.target_mean is not None:
             outputs = outputs * self.target_std + self.target_mean
         return outputs

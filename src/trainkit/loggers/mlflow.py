@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit import storage
 from trainkit.config.changes import flat
-from trainkit.loggers.sinks import of_epoch, scalars
+from trainkit.loggers.facts import EpochFacts, Plan, StepFacts
+from trainkit.loggers.sinks import scalars
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from trainkit.loop import Run
-    from trainkit.tasks.meters import Metrics
 
 EVERY = 5.0  # seconds: what is logged more often is written together, as a commit takes milliseconds
 MOST = 1000  # numbers in one request, by MLflow's own limit
@@ -46,7 +45,7 @@ class MLflow:
         self.waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds since 1970, step
         self.written = 0.0
 
-    def begin(self, run: Run) -> None:
+    def begin(self, plan: Plan) -> None:
         # MLflow reports its use to its makers, and asks a server that does not answer seven times, for minutes.
         for name, value in (
             ("MLFLOW_DISABLE_TELEMETRY", "true"),
@@ -84,14 +83,14 @@ class MLflow:
         for start in range(0, len(values), 100):
             client.log_batch(self.run_id, params=values[start : start + 100])
 
-    def step(self, run: Run, loss: float) -> None:
-        self._keep({"step/loss": loss, "step/lr": run.lr}, run.step)
+    def step(self, facts: StepFacts) -> None:
+        self._keep({"step/loss": facts.loss, "step/lr": facts.lr}, facts.step)
         if time.monotonic() - self.written > EVERY:
             self._write()
 
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
-        numbers = of_epoch(train, val) | {"time/train_seconds": run.train_seconds, "time/data_wait": run.data_wait}
-        self._keep({"epoch": run.epoch, **numbers}, run.step)
+    def epoch(self, facts: EpochFacts) -> None:
+        numbers = facts.numbers | {"time/train_seconds": facts.train_seconds, "time/data_wait": facts.data_wait}
+        self._keep({"epoch": facts.epoch, **numbers}, facts.step)
         if time.monotonic() - self.written > EVERY:
             self._write()
 

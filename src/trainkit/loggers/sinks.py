@@ -10,15 +10,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from trainkit import storage
 from trainkit.errors import Interrupted
+from trainkit.loggers.facts import EpochFacts, Metrics, Plan, Read, StepFacts
 from trainkit.text import visible
-
-if TYPE_CHECKING:
-    from trainkit.loop import Run
-    from trainkit.tasks.meters import Metrics
 
 log = logging.getLogger("trainkit")
 
@@ -26,9 +23,9 @@ log = logging.getLogger("trainkit")
 class Sink(Protocol):
     """What a sink is told."""
 
-    def begin(self, run: Run) -> None: ...
-    def step(self, run: Run, loss: float) -> None: ...
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None: ...
+    def begin(self, plan: Plan) -> None: ...
+    def step(self, facts: StepFacts) -> None: ...
+    def epoch(self, facts: EpochFacts) -> None: ...
     def end(self, result: dict[str, Any]) -> None: ...
     def close(self) -> None: ...
 
@@ -37,7 +34,7 @@ class OwnSink(Sink, Protocol):
     """The console and the files of the run folder, which are also told of every step and what the user should know."""
 
     def note(self, text: str) -> None: ...
-    def tick(self, run: Run) -> None: ...
+    def tick(self, step: int, read: Read | None) -> None: ...
 
 
 class Logger(Sink, Protocol):
@@ -60,22 +57,22 @@ class Report:
         for sink in self.sinks:
             sink.note(text)
 
-    def begin(self, run: Run) -> None:
-        """Training begins, or goes on after `run.step`."""
-        self._tell(lambda sink: sink.begin(run))
+    def begin(self, plan: Plan) -> None:
+        """Training begins, or goes on."""
+        self._tell(lambda sink: sink.begin(plan))
 
-    def step(self, run: Run, loss: float) -> None:
-        """A logged step: `loss` is that batch's mean."""
-        self._tell(lambda sink: sink.step(run, loss))
+    def step(self, facts: StepFacts) -> None:
+        """A step is done that is logged."""
+        self._tell(lambda sink: sink.step(facts))
 
-    def tick(self, run: Run) -> None:
-        """A step is done, logged or not. It may cost no time, and no wait for the device."""
+    def tick(self, step: int, read: Read | None) -> None:
+        """A step is done, logged or not. A sink may take no time; read: where looking makes no device wait."""
         for sink in self.sinks:
-            sink.tick(run)
+            sink.tick(step, read)
 
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
-        """An epoch is done, evaluated and saved."""
-        self._tell(lambda sink: sink.epoch(run, train, val, is_best))
+    def epoch(self, facts: EpochFacts) -> None:
+        """An epoch is done and evaluated."""
+        self._tell(lambda sink: sink.epoch(facts))
 
     def end(self, result: dict[str, Any]) -> None:
         """The run is done."""
@@ -114,7 +111,7 @@ class Files:
         self.results = folder / "results.csv"
         self.started, self._at = time.monotonic(), time.time()
 
-    def begin(self, run: Run) -> None:
+    def begin(self, plan: Plan) -> None:
         """Write the first line, or go on after the lines that are there."""
         if storage.size(self.metrics) == 0:
             self._line({"event": "start", "at": round(self._at, 3)})
@@ -125,21 +122,20 @@ class Files:
     def note(self, text: str) -> None:
         log.info("%s", visible(text))
 
-    def step(self, run: Run, loss: float) -> None:
-        row = {"step": run.step, "epoch": run.epoch + 1, "loss": loss, "lr": run.lr}
+    def step(self, facts: StepFacts) -> None:
+        row = {"step": facts.step, "epoch": facts.epoch, "loss": facts.loss, "lr": facts.lr}
         self._line({"event": "step", "time": self._time(), **row})
 
-    def tick(self, run: Run) -> None:
+    def tick(self, step: int, read: Read | None) -> None:
         """The files hold the logged steps only."""
 
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
-        numbers = of_epoch(train, val)
-        row = {"epoch": run.epoch, "step": run.step, "lr": run.lr, **numbers}
-        seconds = {"time": self._time(), "train_seconds": round(run.train_seconds, 4)}
-        wait = {"data_wait": round(run.data_wait, 4)}
-        self._line({"event": "epoch", **seconds, **row, **wait, "best": is_best})
-        self._row({"epoch": run.epoch, "step": run.step, "time": self._time(), "lr": run.lr, **numbers, **wait})
-        log.info("epoch %d %s", run.epoch, " ".join(f"{name}={value:.6g}" for name, value in numbers.items()))
+    def epoch(self, facts: EpochFacts) -> None:
+        numbers, place = facts.numbers, {"epoch": facts.epoch, "step": facts.step}
+        seconds = {"time": self._time(), "train_seconds": round(facts.train_seconds, 4)}
+        wait = {"data_wait": round(facts.data_wait, 4)}
+        self._line({"event": "epoch", **seconds, **place, "lr": facts.lr, **numbers, **wait, "best": facts.is_best})
+        self._row({**place, "time": self._time(), "lr": facts.lr, **numbers, **wait})
+        log.info("epoch %d %s", facts.epoch, " ".join(f"{name}={value:.6g}" for name, value in numbers.items()))
 
     def end(self, result: dict[str, Any]) -> None:
         self._line({"event": "end", "time": self._time(), **result})
@@ -167,12 +163,6 @@ class Files:
 def scalars(metrics: Metrics) -> dict[str, float]:
     """The metrics that are one number."""
     return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
-
-
-def of_epoch(train: Metrics, val: Metrics | None) -> dict[str, float]:
-    """The numbers of an epoch, as `train/loss` and `val/accuracy`."""
-    numbers = {f"train/{name}": value for name, value in scalars(train).items()}
-    return numbers | {f"val/{name}": value for name, value in scalars(val or {}).items()}
 
 
 def finite(value: Any) -> Any:

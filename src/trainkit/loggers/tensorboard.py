@@ -9,14 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainkit.loggers.sinks import of_epoch, scalars
+from trainkit.loggers.facts import EpochFacts, Plan, StepFacts
+from trainkit.loggers.sinks import scalars
 from trainkit.runs import rundir
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter
-
-    from trainkit.loop import Run
-    from trainkit.tasks.meters import Metrics
 
 
 class TensorBoard:
@@ -33,7 +31,7 @@ class TensorBoard:
         self.folder = folder / "tensorboard"
         self.writer: RecordWriter | None = None
 
-    def begin(self, run: Run) -> None:
+    def begin(self, plan: Plan) -> None:
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -41,14 +39,14 @@ class TensorBoard:
         name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"
         self.writer = RecordWriter((self.folder / name).open("xb"))
         self._event(file_version="brain.Event:2")
-        self._event(step=run.step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._event(step=plan.step + 1, session_log=SessionLog(status=SessionLog.START))
 
-    def step(self, run: Run, loss: float) -> None:
-        self._scalars({"step/loss": loss, "step/lr": run.lr}, run.step)
+    def step(self, facts: StepFacts) -> None:
+        self._scalars({"step/loss": facts.loss, "step/lr": facts.lr}, facts.step)
 
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
-        numbers = of_epoch(train, val) | {"time/train_seconds": run.train_seconds, "time/data_wait": run.data_wait}
-        self._scalars({"epoch": run.epoch, **numbers}, run.step)
+    def epoch(self, facts: EpochFacts) -> None:
+        numbers = facts.numbers | {"time/train_seconds": facts.train_seconds, "time/data_wait": facts.data_wait}
+        self._scalars({"epoch": facts.epoch, **numbers}, facts.step)
 
     def end(self, result: dict[str, Any]) -> None:
         test = scalars(result["metrics"].get("test", {}))

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit import storage
-from trainkit.loggers.sinks import of_epoch, scalars
+from trainkit.loggers.facts import EpochFacts, Plan, StepFacts
+from trainkit.loggers.sinks import scalars
 from trainkit.runs import rundir
 
 if TYPE_CHECKING:
     import wandb
-
-    from trainkit.loop import Run
-    from trainkit.tasks.meters import Metrics
 
 
 class WandB:
@@ -35,7 +33,7 @@ class WandB:
         self.run: wandb.Run | None = None
         self.done = False
 
-    def begin(self, run: Run) -> None:
+    def begin(self, plan: Plan) -> None:
         # Read at import: reports of errors in W&B itself go to its makers, also when it is offline.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "true" if self.mode == "online" else "false")
         import wandb
@@ -61,12 +59,12 @@ class WandB:
         storage.replace_json(place, {"id": new})
         return new
 
-    def step(self, run: Run, loss: float) -> None:
-        self._write({"step": run.step, "step/loss": loss, "step/lr": run.lr})
+    def step(self, facts: StepFacts) -> None:
+        self._write({"step": facts.step, "step/loss": facts.loss, "step/lr": facts.lr})
 
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
-        numbers = of_epoch(train, val) | {"time/train_seconds": run.train_seconds, "time/data_wait": run.data_wait}
-        self._write({"step": run.step, "epoch": run.epoch, **numbers})
+    def epoch(self, facts: EpochFacts) -> None:
+        numbers = facts.numbers | {"time/train_seconds": facts.train_seconds, "time/data_wait": facts.data_wait}
+        self._write({"step": facts.step, "epoch": facts.epoch, **numbers})
 
     def end(self, result: dict[str, Any]) -> None:
         assert self.run is not None

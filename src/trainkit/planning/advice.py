@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from torch import nn
 
 from trainkit.config.frame import Train
-from trainkit.data.splits import Data
-from trainkit.loop import Run
+from trainkit.data.dataset import Data
+from trainkit.data.spec import TARGET, named
+from trainkit.data.splits import in_memory
+from trainkit.losses.choose import AUTO
 from trainkit.planning.rehearsal import Rehearsal
+from trainkit.tasks.base import task_of
+from trainkit.train.run import Run
 
 # Peak learning rates outside of these are rare in published recipes for training from scratch.
 USUAL_LR = {
@@ -26,9 +29,6 @@ USUAL_LR = {
     "muon": (1e-3, 0.3),
     "lbfgs": (0.01, 2.0),
 }
-SMALL_VAL = 100  # samples, below which one of them moves the accuracy by more than a percent
-PER_CLASS = 5
-IMBALANCE = 0.8  # share of the most frequent class
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -44,26 +44,15 @@ def advise(config: Train, data: Data, run: Run, rehearsal: Rehearsal) -> list[st
 
 def _about_splits(config: Train, data: Data, run: Run) -> list[str]:
     found = []
-    val = data.splits.get("val")
-    if val is None:
+    if "val" not in data.splits:
         found.append("there is no val split: the best epoch is chosen by the numbers of the train split")
-    elif len(val) < SMALL_VAL or (data.task == "classification" and len(val) < PER_CLASS * data.num_outputs):
-        found.append(
-            f"val has only {len(val)} samples, and chooses the best epoch: one sample is {1 / len(val):.1%} of the "
-            "accuracy; raise val_fraction, or average over seeds"
-            if data.task == "classification"
-            else f"val has only {len(val)} samples, and chooses the best epoch; raise val_fraction, or average seeds"
-        )
+    for name, target in data.spec.targets.items():
+        columns = {split: named(part.targets, TARGET)[name] for split, part in data.splits.items()}
+        known = {split: column for split, column in columns.items() if in_memory(column)}
+        if "train" in known:
+            found += task_of(target).advice(known, target, run.monitor.metric)
     if "test" not in data.splits:
         found.append("there is no test split: the final number is the one that chose the epoch, and is flattering")
-    if data.task == "classification":
-        counts = np.bincount(data.splits["train"].targets, minlength=data.num_outputs)
-        share = counts.max() / counts.sum()
-        if share > IMBALANCE and run.monitor.metric == "accuracy":
-            name = (data.classes or [])[int(counts.argmax())]
-            found.append(
-                f"{share:.0%} of train is class {name}: a constant answer is that accurate; use monitor=macro_f1"
-            )
     return found
 
 
@@ -130,14 +119,14 @@ def _about_model(config: Train, data: Data, run: Run, rehearsal: Rehearsal) -> l
     if rehearsal.no_gradient:
         names = ", ".join(rehearsal.no_gradient[:3]) + (", …" if len(rehearsal.no_gradient) > 3 else "")
         found.append(f"{len(rehearsal.no_gradient)} parameters get no gradient and are never trained: {names}")
-    if data.task == "classification" and type(run.loss_fn).__name__ == "CrossEntropyLoss":
-        chance = math.log(data.num_outputs)
-        if not rehearsal.bad_steps and rehearsal.first_loss > 2 * chance:
-            found.append(
-                f"the untrained model's loss is {rehearsal.first_loss:.3g}, far from chance ({chance:.3g}): "
-                "look at the scale of the inputs and of the last layer's weights"
-            )
-    if config.channels_last and len(data.in_shape) != 3:
+    task = task_of(data.spec.target)
+    chance = task.chance(data.spec.target) if config.loss.name in (AUTO, *task.losses[:1]) else None
+    if chance is not None and not rehearsal.bad_steps and rehearsal.first_loss > 2 * chance:
+        found.append(
+            f"the untrained model's loss is {rehearsal.first_loss:.3g}, far from chance ({chance:.3g}): "
+            "look at the scale of the inputs and of the last layer's weights"
+        )
+    if config.channels_last and not any(one.is_image for one in data.spec.inputs.values()):
         found.append(f"channels_last=true does nothing: dataset {data.name} has no images")
     if rehearsal.data_wait > 0.25:
         found.append(

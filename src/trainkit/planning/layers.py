@@ -9,6 +9,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainkit.data.batch import Batch
+from trainkit.losses.base import Loss
+from trainkit.tasks.meter import sum_terms
+
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -33,7 +37,7 @@ class Work:
     backward_flops: int
 
 
-def measure_work(model: nn.Module, loss_fn: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> Work:
+def measure_work(model: nn.Module, loss_fn: Loss, batch: Batch) -> Work:
     """Count the work of a training pass over these samples, per sample.
 
     As `torch.utils.flop_counter` counts: matrix products, convolutions and attention, 2 per multiply-add; elementwise
@@ -59,16 +63,18 @@ def measure_work(model: nn.Module, loss_fn: nn.Module, inputs: torch.Tensor, tar
     model.train()
     try:
         with FlopCounterMode(display=False) as counter:
-            loss = loss_fn(model(inputs), targets)
+            inputs = batch.inputs
+            outputs = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+            loss = sum_terms(loss_fn(outputs, batch))
             forward = counter.get_total_flops()
             counts = counter.get_flop_counts()  # of the backward pass torch tells modules apart only roughly
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
     finally:
         for handle in handles:
             handle.remove()
         model.zero_grad(set_to_none=True)
     root = type(model).__name__
-    n = len(inputs)
+    n = len(batch)
     layers = [
         Layer(
             name or root,

@@ -14,8 +14,9 @@ import torch
 
 from trainkit import loop
 from trainkit.errors import ConfigError, ResourceError
-from trainkit.loop import Run
-from trainkit.planning.rehearsal import batches, tolerate_bad_steps
+from trainkit.planning.rehearsal import tolerate_bad_steps
+from trainkit.tasks.meter import sum_terms
+from trainkit.train.run import Run
 
 STEPS = 300
 BELOW, ABOVE = 1e-4, 1e3  # the first and the last lr of the sweep, as factors on the one it is about
@@ -55,13 +56,11 @@ def sweep_lr(run: Run, centre: float) -> LrRange:
     base = float(run.optimizer.param_groups[0]["initial_lr"])
     growth = (ABOVE / BELOW) ** (1 / (STEPS - 1))
     run.lr_factor = lambda step: centre / base * BELOW * growth**step
-    run.model.train()
     lrs: list[float] = []
     losses: list[float] = []
     running, lowest = 0.0, math.inf
-    for step, (inputs, targets) in zip(range(STEPS), batches(run), strict=False):
-        loss = float(loop.train_step(run, inputs, targets)[0])
-        run.step += 1
+    for step, done in zip(range(STEPS), loop.steps(run), strict=False):
+        loss = float(sum_terms(done.loss))
         if not math.isfinite(loss):
             break
         lrs.append(run.lr)

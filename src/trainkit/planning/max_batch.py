@@ -15,10 +15,10 @@ import torch
 
 from trainkit import loop
 from trainkit.errors import ResourceError
-from trainkit.loop import Run
 from trainkit.machine import free_host_memory
 from trainkit.planning.memory import peak_of, process_bytes
-from trainkit.planning.rehearsal import batches, tolerate_bad_steps
+from trainkit.planning.rehearsal import tolerate_bad_steps
+from trainkit.train.run import Run
 
 SAFE = 0.8  # share of the CPU's free memory that is used at most
 FINE = 16  # the result is exact to one part in so many
@@ -73,12 +73,8 @@ def _steps(run: Run) -> None:
     Two show the peak of torch's allocator on CUDA. On the CPU each step cuts the C library's heap up anew, and for some
     steps that makes the process grow.
     """
-    run.model.train()
-    stream = batches(run)
-    quiet = highest = 0
-    for step in range(1, LONGEST + 1):
-        inputs, targets = next(stream)
-        kept = loop.train_step(run, inputs, targets)
+    run.epoch = run.step = quiet = highest = 0
+    for step, kept in zip(range(1, LONGEST + 1), loop.steps(run), strict=False):
         before, highest = highest, process_bytes("VmHWM")
         quiet = quiet + 1 if highest == before else 0
         if step >= 2 and (run.device.type == "cuda" or quiet >= QUIET):

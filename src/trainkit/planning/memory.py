@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trainkit.checkpoints.checkpoint import optimizer_state
-from trainkit.loop import Run
+from trainkit.data.batch import Batch
+from trainkit.train.run import Run
 from trainkit.train.speed import Forward
 
 
@@ -41,7 +42,7 @@ def optimizer_bytes(run: Run) -> int:
     return tensor_bytes(iter(tensors.values()))
 
 
-def activation_bytes(run: Run, forward: Forward, inputs: torch.Tensor, targets: torch.Tensor) -> int:
+def activation_bytes(run: Run, forward: Forward, batch: Batch) -> int:
     """Bytes that the forward pass of this batch keeps for the backward pass, the batch itself among them.
 
     Counted where autograd puts them aside, each storage once; weights and other state of the model are not counted.
@@ -57,7 +58,7 @@ def activation_bytes(run: Run, forward: Forward, inputs: torch.Tensor, targets: 
 
     run.model.train()
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = run.loss_fn(forward(inputs), targets)
+        loss = run.loss_fn(forward(batch.inputs), batch)
     total = sum(storage.nbytes() for storage in kept.values())
     del loss
     return total

@@ -6,14 +6,12 @@ import dataclasses
 import itertools
 import sys
 import time
-from collections.abc import Iterator
-from typing import cast
 
 import torch
 
 from trainkit import loop
-from trainkit.data.loaders import Batch, Loader
-from trainkit.loop import Run
+from trainkit.tasks.meter import sum_terms
+from trainkit.train.run import Run
 from trainkit.train.speed import GraphedStep
 
 ENOUGH_SECONDS, ENOUGH_STEPS = 2.0, 50  # timing ends with the first of these, but not before
@@ -39,12 +37,6 @@ class Rehearsal:
     bad_steps: int
 
 
-def batches(run: Run) -> Iterator[Batch]:
-    """The training batches of one epoch after the other, in the order in which a run gets them."""
-    for epoch in itertools.count():
-        yield from run.train.epoch(epoch)
-
-
 def tolerate_bad_steps(run: Run) -> None:
     """Have steps with numbers that are not finite counted and left out, where a training run may stop at the first."""
     run.guard.policy, run.max_skipped = "skip", sys.maxsize
@@ -53,25 +45,20 @@ def tolerate_bad_steps(run: Run) -> None:
 def rehearse(run: Run) -> Rehearsal:
     """Time a few real steps after others that warm up, then a few batches of evaluation. Trains the run's model."""
     tolerate_bad_steps(run)
-    run.model.train()
     meter = run.meter(False)
     warm_up = GraphedStep.WARM_UP + 2 if run.graphed is not None else 2
-    stream = batches(run)
     first_loss = 0.0
     waited, steps, started = 0.0, -warm_up, time.perf_counter()
-    while True:
+    for done in loop.steps(run):
         if steps == 0:
             _wait(run.device)
             waited, started = 0.0, time.perf_counter()
-        asked = time.perf_counter()
-        inputs, targets = next(stream)
-        waited += time.perf_counter() - asked
-        loss, outputs = loop.train_step(run, inputs, targets)
-        meter.add(loss, outputs, targets)
-        if run.step == 0:
-            first_loss = float(loss)
+        waited += done.waited
+        weight = run.loss_fn.weight(done.batch)
+        meter.add(done.loss, done.outputs, done.batch.targets, weight=weight, count=len(done.batch))
+        if run.step == 1:
+            first_loss = float(sum_terms(done.loss))
             no_gradient = [name for name, p in run.model.named_parameters() if p.requires_grad and p.grad is None]
-        run.step += 1
         steps += 1
         if steps >= LEAST_STEPS and (steps >= ENOUGH_STEPS or time.perf_counter() - started > ENOUGH_SECONDS):
             break
@@ -96,10 +83,9 @@ def _time_evaluation(run: Run) -> tuple[int, float]:
     count = min(EVAL_BATCHES, -(-loader.num_samples // loader.batch_size))
     for number in (1, count):
         started = time.perf_counter()
-        part = cast(Loader, itertools.islice(iter(loader), number))  # `evaluate` only iterates over it
-        loop.evaluate(
-            run.judged, run.judged_forward, run.loss_fn, part, run.meter(True)
-        )  # reading waits for the device
+        part = itertools.islice(iter(loader), number)
+        meter = run.meter(True)
+        loop.evaluate(run.judged, run.judged_forward, run.loss_fn, part, meter, run.seed)  # waits for the device
     return count, (time.perf_counter() - started) / count
 
 

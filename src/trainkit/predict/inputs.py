@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from trainkit.data.images.decode import SUFFIXES, is_image, may_be_image
 from trainkit.data.images.files import Stream
-from trainkit.data.splits import Array, Data
+from trainkit.data.spec import InputSpec
+from trainkit.data.splits import Array
 from trainkit.errors import DataError
 from trainkit.predict import rows
 
@@ -44,13 +45,13 @@ class Batch:
     values: Array
 
 
-def check(arguments: Sequence[str], data: Data) -> None:
-    """Raise DataError for an argument that names nothing, or what the model of this data cannot take."""
+def check(arguments: Sequence[str], spec: InputSpec) -> None:
+    """Raise DataError for an argument that names nothing, or that a model with this input cannot take."""
     if not arguments:
         raise DataError("input=[] names nothing; name files, folders or patterns")
-    shape, dtype = "x".join(map(str, data.in_shape)), data.splits["train"].inputs.dtype
-    table = len(data.in_shape) == 1
-    from_files = dtype == np.uint8 and data.in_shape[0] in (1, 3)
+    shape = "x".join(map(str, spec.shape))
+    table = spec.kind == "features"
+    from_files = spec.is_image and spec.dtype == "uint8" and spec.shape[0] in (1, 3)
     for argument in arguments:
         suffix = rows.table_suffix(argument)
         if table and suffix is None:
@@ -60,7 +61,7 @@ def check(arguments: Sequence[str], data: Data) -> None:
                 f"input={argument}: the model takes {shape} images: name image files, folders or a .npz file"
             )
         if not table and suffix is None and not from_files:
-            kind = f"{dtype} {shape} images"
+            kind = f"{spec.dtype} {shape} {'images' if spec.is_image else spec.kind}"
             raise DataError(f"input={argument}: the model takes {kind}, which no image file holds: name a .npz file")
         if next(find(argument), None) is None:
             raise DataError(f"input={argument}: {_nothing(argument)}")
@@ -75,21 +76,21 @@ def _nothing(argument: str) -> str:
     return "nothing matches this pattern" if glob.has_magic(argument) else "no such file or folder"
 
 
-def read(arguments: Sequence[str], data: Data, batch_size: int, workers: int) -> Iterator[Batch]:
+def read(arguments: Sequence[str], spec: InputSpec, batch_size: int, workers: int) -> Iterator[Batch]:
     """Yield all inputs in batches of at most `batch_size`; `workers` processes decode images.
 
     What cannot be read is an error in its batch. Raises ResourceError when a worker fails.
     """
     for table, group in itertools.groupby(arguments, lambda argument: rows.table_suffix(argument) is not None):
         paths = itertools.chain.from_iterable(map(find, group))
-        yield from _tables(paths, data, batch_size) if table else _images(paths, data, batch_size, workers)
+        yield from _tables(paths, spec, batch_size) if table else _images(paths, spec, batch_size, workers)
 
 
-def _images(paths: Iterator[str], data: Data, size: int, workers: int) -> Iterator[Batch]:
+def _images(paths: Iterator[str], spec: InputSpec, size: int, workers: int) -> Iterator[Batch]:
     first = list(itertools.islice(paths, _FEW))
     if len(first) < _FEW:
         size, workers = min(size, len(first)), 0
-    channels, height, width = data.in_shape
+    channels, height, width = spec.shape
     stream = Stream((channels, height, width), "gray" if channels == 1 else "rgb", workers)
     everything = itertools.chain(first, paths)
     for names, images, failures in stream.decode(iter(lambda: list(itertools.islice(everything, size)), []), size):
@@ -99,16 +100,16 @@ def _images(paths: Iterator[str], data: Data, size: int, workers: int) -> Iterat
         yield _batch(names, [None] * len(names), errors, images)
 
 
-def _tables(paths: Iterator[str], data: Data, size: int) -> Iterator[Batch]:
-    dtype = data.splits["train"].inputs.dtype
+def _tables(paths: Iterator[str], spec: InputSpec, size: int) -> Iterator[Batch]:
+    dtype = np.dtype(spec.dtype)
     for path in paths:
         done = 0
         try:
-            for values, errors in rows.read(path, data.in_shape, dtype, data.features, size):
+            for values, errors in rows.read(path, spec.shape, dtype, spec.names, size):
                 yield _batch([path] * len(errors), list(range(done, done + len(errors))), errors, values)
                 done += len(errors)
         except DataError as error:
-            yield Batch([path], [None], [str(error)], np.empty((0, *data.in_shape), dtype))
+            yield Batch([path], [None], [str(error)], np.empty((0, *spec.shape), dtype))
 
 
 def _batch(

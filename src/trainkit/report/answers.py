@@ -23,12 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import storage
+from trainkit.tasks.base import task_of
 
 if TYPE_CHECKING:
     import torch
 
+    from trainkit.data.batch import Batch
+    from trainkit.data.dataset import Data
     from trainkit.data.loaders import Normalize
-    from trainkit.data.splits import Data
 
 FILE = "predictions.npz"
 MAX_BYTES = 64 << 20  # of the outputs, on the device and in the file
@@ -44,7 +46,7 @@ class Predictions:
     classes: list[str] | None = None
     predicted: NDArray[np.int64] | None = None
     confidence: NDArray[np.float32] | None = None
-    outputs: NDArray[np.float32] | None = None
+    outputs: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -54,37 +56,29 @@ class Collector:
     """Keeps the answers of one pass over a split on the device; `predictions` brings them to the host at once."""
 
     def __init__(self, split: str, data: Data, normalize: Normalize) -> None:
-        self.split, self.task, self.classes = split, data.task, data.classes
-        self.soft = data.task in ("classification", "soft")
-        nbytes = len(data.splits[split]) * data.num_outputs * 4
-        self.whole = nbytes <= MAX_BYTES or not self.soft
-        self.mean, self.std = normalize.target_mean, normalize.target_std
+        self.split, self.target, self.normalize = split, data.spec.target, normalize
+        self.task = task_of(self.target)
+        self.size = len(data.splits[split])
         self._parts: dict[str, list[torch.Tensor]] = {}
 
-    def add(self, outputs: torch.Tensor, targets: torch.Tensor) -> None:
-        """Keep a batch: the outputs (N, C) of the model and the targets that its loss takes."""
-        outputs = outputs.float()
-        if self.soft:
-            confidence, predicted = outputs.softmax(dim=1).max(dim=1)
-            classes = targets if targets.ndim == 1 else targets.argmax(dim=1)
-            kept = {"targets": classes, "predicted": predicted, "confidence": confidence}
-        else:
-            kept = {"targets": self._original(targets)}
-        if self.whole:
-            # a copy: what a compiled model returns is overwritten by its next call
-            kept["outputs"] = self._original(outputs).clone()
+    def add(self, outputs: torch.Tensor, batch: Batch) -> None:
+        """Keep of a batch what the task keeps of the outputs of the model and the targets that its loss took."""
+        kept = self.task.keep(outputs.float(), batch.targets, self.target)
         for name, tensor in kept.items():
-            self._parts.setdefault(name, []).append(tensor)
-
-    def _original(self, values: torch.Tensor) -> torch.Tensor:
-        return values if self.mean is None or self.std is None else values * self.std + self.mean
+            if tensor[:1].nbytes * self.size <= MAX_BYTES or name == "targets":
+                # a copy: what a compiled model returns is overwritten by its next call
+                self._parts.setdefault(name, []).append(tensor.clone())
 
     def predictions(self) -> Predictions:
         """All answers, in the order of the split."""
         import torch
 
-        arrays = {name: torch.cat(parts).cpu().numpy() for name, parts in self._parts.items()}
-        return Predictions(self.split, self.task, classes=self.classes, **arrays)
+        found = {name: torch.cat(parts) for name, parts in self._parts.items()}
+        arrays = {
+            name: (self.normalize.original(values) if values.is_floating_point() else values.cpu()).numpy()
+            for name, values in found.items()
+        }
+        return Predictions(self.split, self.target.task, classes=self.target.classes, **arrays)
 
 
 def write(folder: Path, predictions: Predictions) -> None:
@@ -113,7 +107,7 @@ def read(folder: Path) -> Predictions | None:
 
 def _check(found: Predictions) -> None:
     """Raise ValueError unless the arrays have the types and lengths that the module docstring gives them."""
-    if found.task not in ("classification", "soft", "multilabel", "regression") or len(found) == 0:
+    if not found.task or len(found) == 0:
         raise ValueError("it says nothing of the task, or holds no sample")
     columns = [found.outputs, found.predicted, found.confidence]
     if any(column is not None and len(column) != len(found) for column in columns):

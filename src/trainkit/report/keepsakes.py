@@ -14,8 +14,8 @@ from trainkit.report import answers, pictures
 from trainkit.runs import rundir
 
 if TYPE_CHECKING:
+    from trainkit.data.dataset import Data
     from trainkit.data.loaders import Loader
-    from trainkit.data.splits import Data
     from trainkit.report.answers import Collector
 
 WORTHWHILE = 30.0  # seconds that a run must have taken for `plots=auto` to draw: matplotlib takes one or two
@@ -33,9 +33,9 @@ def keep(
         if collected is not None:
             found = collected.predictions()
             answers.write(folder, found)
-            if len(data.in_shape) == 3:
+            if data.spec.input.is_image:
                 images |= pictures.errors(data, found)
-        if train is not None and len(data.in_shape) == 3:
+        if train is not None and data.spec.input.is_image:
             images |= pictures.training_samples(data, train)
         if images:
             answers.write_arrays(folder / pictures.FILE, images)

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainkit.data.spec import INPUT, TARGET, named
 from trainkit.report.analysis import worst
 from trainkit.report.answers import Predictions, read_arrays
 
 if TYPE_CHECKING:
     import torch
 
+    from trainkit.data.dataset import Data
     from trainkit.data.loaders import Loader
-    from trainkit.data.splits import Data
 
 FILE = "pictures.npz"
 COUNT = 24
@@ -51,28 +52,28 @@ def read(folder: Path) -> Arrays | None:
 
 def training_samples(data: Data, train: Loader) -> Arrays:
     """The first samples of the first epoch, as the model got them, with their targets."""
-    inputs, targets = next(train.epoch(0, 0))
-    pixels = (inputs[:COUNT] - train.normalize.shift) / train.normalize.scale
-    return {"train_images": _shown(pixels, data), "train_targets": targets[:COUNT].cpu().numpy()}
+    batch = next(train.epoch(0)).first(COUNT)
+    name = next(iter(data.spec.inputs))
+    images = batch.inputs[name] if isinstance(batch.inputs, dict) else batch.inputs
+    pixels = train.normalize.stored(images, name)
+    targets = next(iter(named(batch.targets, TARGET).values()))
+    return {"train_images": _shown(pixels, data), "train_targets": targets.cpu().numpy()}
 
 
 def errors(data: Data, predictions: Predictions) -> Arrays:
     """The images of the worst errors of the split that was predicted."""
     import torch
 
-    from trainkit.data.images.files import Files
-
     split = data.splits[predictions.split]
     index = np.unique(np.concatenate(list(worst(predictions, COUNT // 2).values())))
     found: Arrays = {"error_index": index}
     if split.names is not None and len(index):
         found["error_files"] = np.asarray([str(name) for name in split.names[index]], dtype=np.str_)
-    if not isinstance(split.inputs, Files):
-        images = split.inputs[index]
-    elif len(index):
-        images = next(split.inputs.batches([index]))
+    if len(index):
+        inputs, _ = next(split.batches([index]))
+        images = next(iter(named(inputs, INPUT).values()))
     else:
-        images = np.zeros((0, *split.inputs.shape[1:]), np.uint8)
+        images = np.zeros((0, *data.spec.in_shape), np.uint8)
     return found | {"error_images": _shown(torch.from_numpy(np.array(images)).float(), data)}
 
 
@@ -83,7 +84,7 @@ def _shown(images: torch.Tensor, data: Data) -> NDArray[np.uint8]:
     """
     from torch.nn import functional
 
-    if data.splits["train"].inputs.dtype != np.uint8 and images.numel():
+    if data.spec.input.dtype != "uint8" and images.numel():
         low, high = images.min(), images.max()
         images = (images - low) * (255 / (high - low).clamp_min(1e-12))
     channels, height, width = images.shape[1:]

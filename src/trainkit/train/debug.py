@@ -21,8 +21,11 @@ from torch.utils.module_tracker import ModuleTracker
 
 from trainkit import storage
 from trainkit.errors import NumericsError, TrainkitError
+from trainkit.loggers.facts import StepFacts
 from trainkit.loggers.sinks import Report
-from trainkit.loop import Run, refuse_bad_steps, train_step
+from trainkit.loop import Done, refuse_bad_steps, steps
+from trainkit.tasks.meter import sum_terms
+from trainkit.train.run import Run
 
 log = logging.getLogger("trainkit")
 NEAR_ZERO = 0.01  # a mean loss that a model has only when it knows the batch by heart
@@ -36,19 +39,17 @@ def overfit(run: Run, report: Report) -> tuple[Result, list[str]]:
 
     Raises TrainkitError when `epochs` were not enough, and NumericsError as `loop.fit` does. Nothing is saved.
     """
-    run.model.train()
     losses: list[float] = []
-    while run.epoch < run.epochs and not (losses and losses[-1] <= NEAR_ZERO):
-        for inputs, targets in run.train.epoch(run.epoch):
-            loss, _ = train_step(run, inputs, targets)
-            run.step += 1
-            refuse_bad_steps(run)
-            losses.append(float(loss))
-            if run.step % run.log_every == 0 or run.step == 1 or losses[-1] <= NEAR_ZERO:
-                report.step(run, losses[-1])
-            report.tick(run)
-            run.stop.check()
-        run.epoch += 1
+    for done in itertools.islice(steps(run), run.epochs * run.train.steps_per_epoch):
+        refuse_bad_steps(run)
+        losses.append(float(sum_terms(done.loss)))
+        near = losses[-1] <= NEAR_ZERO
+        if run.step % run.log_every == 0 or run.step == 1 or near:
+            report.step(StepFacts(run.step, run.epoch + 1, losses[-1], run.lr, dict))
+        report.tick(run.step, None)
+        run.stop.check()
+        if near and run.steps_into_epoch == run.train.steps_per_epoch:
+            break
     story = f"the loss of {run.train.num_samples} samples went from {losses[0]:.4f} to {losses[-1]:.4f}"
     if losses[-1] > NEAR_ZERO:
         raise TrainkitError(
@@ -58,22 +59,21 @@ def overfit(run: Run, report: Report) -> tuple[Result, list[str]]:
     return _result(run, "train/loss", losses[-1]), [f"overfit: yes: {story} in {run.step} steps"]
 
 
-def profile(run: Run, folder: Path, steps: int) -> tuple[Result, list[str]]:
+def profile(run: Run, folder: Path, count: int) -> tuple[Result, list[str]]:
     """Time so many training steps by operation, after some to warm up; returns the result and a table.
 
     Writes trace.json.gz into the folder, for https://ui.perfetto.dev. Raises ResourceError when that fails.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler's library says on stderr that it starts
-    run.model.train()
-    batches = itertools.chain.from_iterable(run.train.epoch(epoch) for epoch in itertools.count())
+    stream = steps(run)
     for _ in range(WARM_UP):
-        _profiled_step(run, batches)
+        _profiled_step(run, stream)
     on_gpu = run.device.type == "cuda"
     kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
     with torch.profiler.profile(activities=kinds, acc_events=True) as found:
         started, waited = time.perf_counter(), 0.0
-        for _ in range(steps):
-            waited += _profiled_step(run, batches)
+        for _ in range(count):
+            waited += _profiled_step(run, stream)
         if on_gpu:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started
@@ -83,21 +83,17 @@ def profile(run: Run, folder: Path, steps: int) -> tuple[Result, list[str]]:
         found.export_chrome_trace(str(trace))
     except OSError as error:
         raise storage.cannot_write(trace, error) from error
-    step_ms = 1000 * seconds / steps
-    title = f"{steps} steps of {run.train.batch_size} on {run.device} after {WARM_UP} to warm up: {step_ms:.3f} ms each"
+    step_ms = 1000 * seconds / count
+    title = f"{count} steps of {run.train.batch_size} on {run.device} after {WARM_UP} to warm up: {step_ms:.3f} ms each"
     lines = [f"{title}, {waited / seconds:.0%} of it data", *_table(found, "device" if on_gpu else "cpu")]
     return _result(run, "profile/step_ms", step_ms), [*lines, f"trace for https://ui.perfetto.dev: {trace.name}"]
 
 
-def _profiled_step(run: Run, batches: Iterator[Any]) -> float:
+def _profiled_step(run: Run, stream: Iterator[Done]) -> float:
     """One step; returns the seconds that its batch took."""
-    asked = time.perf_counter()
-    inputs, targets = next(batches)
-    waited = time.perf_counter() - asked
-    train_step(run, inputs, targets)
-    run.step += 1
+    done = next(stream)
     run.stop.check()
-    return waited
+    return done.waited
 
 
 def _table(found: torch.profiler.profile, where: str) -> list[str]:
@@ -111,7 +107,8 @@ def _table(found: torch.profiler.profile, where: str) -> list[str]:
 
 def _result(run: Run, name: str, value: float) -> Result:
     split, _, metric = name.partition("/")
-    done = {"best_epoch": run.epoch, "epochs": run.epoch, "steps": run.step}
+    epochs = -(-run.step // run.train.steps_per_epoch)
+    done = {"best_epoch": epochs, "epochs": epochs, "steps": run.step}
     return {"objective": value, "monitor": name, "mode": "min", **done, "metrics": {split: {metric: value}}}
 
 

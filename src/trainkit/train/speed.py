@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from trainkit.data.batch import Batch, Tree, map_tree
 from trainkit.errors import ConfigError
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
+Forward = Callable[[Tree], torch.Tensor]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,29 +46,39 @@ def prepare(
     channels_last: bool = False,
     compile: str | None = None,
     recompute: bool = False,
+    several: bool = False,
 ) -> Forward:
-    """The model's forward pass with these options: (N, …) inputs -> float32 outputs (N, C).
+    """The model's forward pass with these options: inputs (N, …), or several by name -> float32 outputs (N, …).
 
-    The model itself stays as it is: its parameters, names and state are what is trained and saved.
+    several: the inputs are a dict, which the model gets as keyword arguments. The model itself stays as it is: its parameters, names and state are what is trained and saved.
     """
-    forward: Forward = model
-    if recompute:
-        forward = recomputing(model)
+    forward: Any = recomputing(model) if recompute else model
     if compile is not None:
         forward = torch.compile(forward, mode=compile)
     if channels_last:
         model.to(memory_format=torch.channels_last)
-    if dtype is None and not channels_last:
-        return forward
+    if dtype is None and not channels_last and not several:
+        return forward  # type: ignore[no-any-return]
 
-    def run(inputs: torch.Tensor) -> torch.Tensor:
-        if channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if dtype is None:
-            return forward(inputs)
-        with torch.autocast(device.type, dtype):
-            outputs = forward(inputs)
-        return outputs.float()  # the loss is computed in fp32
+    def run(inputs: Tree) -> torch.Tensor:
+        if channels_last:
+            inputs = map_tree(_channels_last, inputs)
+        with torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext():
+            outputs: torch.Tensor = forward(**inputs) if isinstance(inputs, dict) else forward(inputs)
+        return outputs if dtype is None else outputs.float()  # the loss is computed in fp32
+
+    return run
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def mirrored(forward: Forward) -> Forward:
+    """The mean of the outputs for images (N, C, H, W) and for their left-right mirror images."""
+
+    def run(inputs: Tree) -> torch.Tensor:
+        return (forward(inputs) + forward(map_tree(lambda images: images.flip(-1), inputs))) / 2
 
     return run
 
@@ -84,15 +95,15 @@ def recomputing(model: nn.Module) -> Forward:
     size = max(round(len(layers) ** 0.5), 2)
     blocks = [nn.Sequential(*layers[i : i + size]) for i in range(0, len(layers), size)]
 
-    def forward(x: torch.Tensor) -> torch.Tensor:
+    def forward(x: Any) -> torch.Tensor:
         if not torch.is_grad_enabled():
             for block in blocks:
                 x = block(x)
-            return x
+            return x  # type: ignore[no-any-return]
         for block in blocks:
             contexts = functools.partial(_contexts, block)
             x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
-        return x
+        return x  # type: ignore[no-any-return]
 
     return forward
 
@@ -133,6 +144,9 @@ def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device, *, s
         group["lr"] = torch.tensor(group["lr"], device=device)
 
 
+Result = tuple[torch.Tensor | dict[str, torch.Tensor], torch.Tensor]  # a step's loss, or its terms, and its outputs
+
+
 class GraphedStep:
     """A training step replayed as one CUDA graph, so that the CPU launches one thing instead of hundreds.
 
@@ -144,37 +158,40 @@ class GraphedStep:
 
     WARM_UP = 3
 
-    def __init__(self, step: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(self, step: Callable[[Batch], Result]) -> None:
         self.step = step
         self.steps_run = 0
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.inputs = self.targets = self.loss = self.outputs = torch.empty(0)
+        self.batch: Batch | None = None  # what the graph reads
+        self.result: Result = (torch.empty(0), torch.empty(0))  # what it writes
 
-    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, batch: Batch) -> Result:
         if self.graph is None and self.steps_run < self.WARM_UP:
-            return self._warm_up(inputs, targets)
-        if self.graph is None:
-            self._capture(inputs, targets)
-            assert self.graph is not None
-        elif inputs.shape != self.inputs.shape or targets.shape != self.targets.shape:
-            return self.step(inputs, targets)
-        self.inputs.copy_(inputs)
-        self.targets.copy_(targets)
+            return self._warm_up(batch)
+        if self.graph is None or self.batch is None:
+            self.graph, self.batch = self._capture(batch)
+        elif shapes(batch) != shapes(self.batch):
+            return self.step(batch)
+        self.batch.copy_(batch)
         self.graph.replay()
-        return self.loss, self.outputs
+        return self.result
 
-    def _warm_up(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _warm_up(self, batch: Batch) -> Result:
         self.steps_run += 1
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            result = self.step(inputs, targets)
+            result = self.step(batch)
         torch.cuda.current_stream().wait_stream(stream)
         return result
 
-    def _capture(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        self.inputs, self.targets = inputs.clone(), targets.clone()
-        graph = torch.cuda.CUDAGraph()
+    def _capture(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch]:
+        kept, graph = batch.clone(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):  # records, runs nothing: weights and optimizer state stay as they are
-            self.loss, self.outputs = self.step(self.inputs, self.targets)
-        self.graph = graph
+            self.result = self.step(kept)
+        return graph, kept
+
+
+def shapes(batch: Batch) -> list[torch.Size]:
+    """The shapes of a batch's tensors."""
+    return [tensor.shape for tensor in batch.tensors()]

@@ -6,19 +6,16 @@ what came before: a `Draw` holds all that a batch's changes may be a function of
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from trainkit.data.augment.base import Augment
 from trainkit.errors import ConfigError
 from trainkit.registry import register
 from trainkit.schema import Fraction, NonNegative, NonNegativeInt, Probability, Range
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from trainkit.data.augment.base import Change
 
-    Change = Callable[[Tensor, "Draw"], Tensor]
-    Mix = Callable[[Tensor, Tensor, "Draw"], tuple[Tensor, Tensor]]
 
 Flip = Probability | Literal["alternate"]
 Angle = Annotated[float, Range(ge=0, le=180)]
@@ -26,45 +23,8 @@ Slant = Annotated[float, Range(ge=0, lt=90)]
 Turn = Annotated[float, Range(ge=0, le=0.5)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Draw:
-    """What the changes of one batch may depend on.
-
-    generator: on the batch's device, keyed by (seed, step). index: int64 (N,), the samples' positions in the split.
-    """
-
-    seed: int
-    epoch: int
-    index: Tensor
-    generator: Generator
-
-
-@dataclasses.dataclass(frozen=True)
-class Augment:
-    """The changes of a training batch, in their order.
-
-    pixels: on images (N, C, H, W), uint8 or float32 in 0..255. normalised: on what `normalize` makes of them, where 0
-    is the training mean; they may work in place. mix: last, on inputs and targets; it returns soft targets (N, C).
-    """
-
-    pixels: tuple[Change, ...] = ()
-    normalised: tuple[Change, ...] = ()
-    mix: Mix | None = None
-
-    def __call__(
-        self, images: Tensor, targets: Tensor, normalize: Callable[[Tensor], Tensor], draw: Draw
-    ) -> tuple[Tensor, Tensor]:
-        """The batch as the model and the loss take it."""
-        for change in self.pixels:
-            images = change(images, draw)
-        inputs = normalize(images)
-        for change in self.normalised:
-            inputs = change(inputs, draw)
-        return (inputs, targets) if self.mix is None else self.mix(inputs, targets, draw)
-
-
 @register("augment")
-def none(in_shape: tuple[int, ...], num_outputs: int) -> None:
+def none() -> None:
     """Samples as they are."""
 
 
@@ -106,7 +66,7 @@ def image(
         on_pixels.append(pixels.colour(in_shape[0], brightness, contrast, saturation, hue))
     return Augment(
         pixels=tuple(on_pixels),
-        normalised=(mixing.cutout(cutout),) if cutout else (),
+        normalized=(mixing.cutout(cutout),) if cutout else (),
         mix=mixing.mix(mixup, cutmix, num_outputs) if mixup or cutmix else None,
     )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from trainkit.data.augment.image import Change, Draw, Mix
+    from trainkit.data.augment.base import Change, Draw, Mix
 
 
 def cutout(size: int) -> Change:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from trainkit.randomness import key
 
 if TYPE_CHECKING:
-    from trainkit.data.augment.image import Change, Draw
+    from trainkit.data.augment.base import Change, Draw
 
 Border = Literal["zero", "reflect"]
 

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from trainkit.data.dataset import Data, describe_input
 from trainkit.data.datasets.download import download
-from trainkit.data.splits import Data, Split
+from trainkit.data.spec import TargetSpec
+from trainkit.data.splits import Split
 from trainkit.errors import DataError
 from trainkit.registry import register
 
@@ -87,17 +89,20 @@ _CIFAR100 = _Source(
 @register("dataset")
 def cifar10(data_dir: Path, split_seed: int) -> Data:
     """CIFAR-10, 50,000 + 10,000 photographs: uint8 (N, 3, 32, 32), 10 classes."""
-    data = Data("cifar10", "classification", _load(data_dir, _CIFAR10), classes=list(_CLASSES_10))
-    data.mean, data.std = _float32(0.4914, 0.4822, 0.4465), _float32(0.2470, 0.2435, 0.2616)
-    return data
+    known = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}
+    return _data("cifar10", _load(data_dir, _CIFAR10), list(_CLASSES_10), known)
 
 
 @register("dataset")
 def cifar100(data_dir: Path, split_seed: int) -> Data:
     """CIFAR-100, 50,000 + 10,000 photographs: uint8 (N, 3, 32, 32), 100 classes."""
-    data = Data("cifar100", "classification", _load(data_dir, _CIFAR100), classes=_NAMES_100.split())
-    data.mean, data.std = _float32(0.5071, 0.4865, 0.4409), _float32(0.2673, 0.2564, 0.2762)
-    return data
+    known = {"mean": [0.5071, 0.4865, 0.4409], "std": [0.2673, 0.2564, 0.2762]}
+    return _data("cifar100", _load(data_dir, _CIFAR100), _NAMES_100.split(), known)
+
+
+def _data(name: str, splits: dict[str, Split], classes: list[str], known: dict[str, list[float]]) -> Data:
+    inputs = describe_input(splits["train"].inputs, **known)
+    return Data(name, splits, TargetSpec("classification", classes=classes), inputs)
 
 
 def _load(data_dir: Path, source: _Source) -> dict[str, Split]:
@@ -158,7 +163,3 @@ def _load_python_version(data_dir: Path, source: _Source) -> dict[str, Split]:
         images = np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))
         splits[split] = Split(images, np.asarray(part.targets, dtype=np.int64))
     return splits
-
-
-def _float32(*values: float) -> Any:
-    return np.array(values, dtype=np.float32)

@@ -21,11 +21,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from trainkit.data.dataset import Data, hold_out
 from trainkit.data.images.cache import Entry, Wanted, fetch
 from trainkit.data.images.decode import DECODER, SUFFIXES, Bad, is_image, may_be_image
 from trainkit.data.images.decoders import Decoders, Rows, in_memory
 from trainkit.data.images.files import Files, Stream
-from trainkit.data.splits import Array, Data, Split, hold_out
+from trainkit.data.spec import TargetSpec
+from trainkit.data.splits import Array, Split
 from trainkit.errors import DataError, unknown
 from trainkit.machine import num_cpus
 from trainkit.registry import register
@@ -146,7 +148,7 @@ class ImageFolder:
                 inputs = Files(paths, stream)
             splits[split] = Split(inputs, labels, entry.moments[rows], paths)
             first += size
-        data = Data("folder", "classification", splits, classes=self.classes, notes=notes)
+        data = Data("folder", splits, TargetSpec("classification", classes=self.classes), notes=notes)
         if len(data.splits["train"]):  # all of it may be unreadable, which the checks report
             hold_out(data, "test", self.test_fraction, self.split_seed)
         return data

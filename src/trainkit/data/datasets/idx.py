@@ -13,8 +13,10 @@ import zlib
 from pathlib import Path
 from typing import Any, Literal
 
+from trainkit.data.dataset import Data, describe_input
 from trainkit.data.datasets.download import download
-from trainkit.data.splits import Array, Data, Split
+from trainkit.data.spec import TargetSpec
+from trainkit.data.splits import Array, Split
 from trainkit.errors import DataError
 from trainkit.registry import register
 
@@ -93,7 +95,6 @@ def _load(
     first_label: int = 0,
     mean_std: tuple[float, float] | None = None,
 ) -> Data:
-    import numpy as np
 
     folder = data_dir / source.folder / "raw"
     wanted = [
@@ -104,10 +105,9 @@ def _load(
     splits = {
         split: _read_split(folder, source.prefix(split), len(classes), first_label) for split in ("train", "test")
     }
-    data = Data(source.name, "classification", splits, classes=list(classes))
-    if mean_std:
-        data.mean, data.std = (np.array([value], dtype=np.float32) for value in mean_std)
-    return data
+    known = {"mean": [mean_std[0]], "std": [mean_std[1]]} if mean_std else {}
+    inputs = describe_input(splits["train"].inputs, **known)
+    return Data(source.name, splits, TargetSpec("classification", classes=list(classes)), inputs)
 
 
 def _find(folder: Path, name: str) -> Path | None:

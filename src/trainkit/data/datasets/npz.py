@@ -14,18 +14,21 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from trainkit.data.checks import check_split
-from trainkit.data.splits import Array, Data, Split, Task, hold_out
+from trainkit.data.dataset import Data, hold_out
+from trainkit.data.spec import TargetSpec
+from trainkit.data.splits import Array, Split
 from trainkit.errors import DataError, ResourceError
 from trainkit.machine import free_host_memory
 from trainkit.registry import register
 from trainkit.schema import Fraction
 
 _CHANNELS = (1, 3, 4)
+Task = Literal["classification", "soft", "multilabel", "regression"]
 
 
 @register("dataset")
@@ -52,12 +55,15 @@ def npz(
             f"{file}: y is read as regression, which has no classes; set dataset.task or drop dataset.classes"
         )
     names = _class_names(file, train_targets, chosen, classes)
-    splits = {}
+    splits: dict[str, Any] = {}
     for split, (x, y) in pairs.items():
         where = f"{file} ({split})"
         splits[split] = Split(to_inputs(x, where), _targets(y, chosen, names, where))
-        check_split(splits[split], chosen, None if names is None else len(names), where)
-    data = Data("npz", chosen, splits, classes=names, notes=notes, standardise=chosen == "regression")
+    width = 1 if names is not None else splits["train"].targets.shape[1]
+    target = TargetSpec(chosen, names, width, standardize=chosen == "regression")
+    data = Data("npz", splits, target, notes=notes)
+    for split, part in splits.items():
+        check_split(part, data.spec, f"{file} ({split})")
     hold_out(data, "test", test_fraction, split_seed)
     return data
 
@@ -153,13 +159,14 @@ def _channels_first(x: Array, where: str) -> Array:
 
 
 def _targets(y: Array, task: Task, classes: list[str] | None, where: str) -> Array:
-    """y in the task's form: int64 (N,) or float32 (N, columns)."""
+    """y in the task's form: int64 (N,) or float32 (N, columns); for a regression float64 where float32 would round."""
     if task == "classification":
         return _labels(y, classes or [], where)
     if y.dtype.kind not in "iufb" or y.ndim > 2:
         raise DataError(f"{where}: y is {y.dtype} {y.shape}; {task} needs numbers of shape (N,) or (N, columns)")
+    exact = task != "regression" or np.can_cast(y.dtype, np.float32)
     with np.errstate(over="ignore"):
-        return (y[:, None] if y.ndim == 1 else y).astype(np.float32)
+        return (y[:, None] if y.ndim == 1 else y).astype(np.float32 if exact else np.float64)
 
 
 def _labels(y: Array, classes: list[str], where: str) -> Array:

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from trainkit.data.splits import Data, Split, hold_out
+from trainkit.data.dataset import Data, hold_out
+from trainkit.data.spec import TargetSpec
+from trainkit.data.splits import Split
 from trainkit.randomness import numpy_generator
 from trainkit.registry import register
 from trainkit.schema import Count, Fraction, NonNegative, NonNegativeInt, Range
@@ -36,9 +38,10 @@ def synthetic(
     inputs = generator.standard_normal((samples, features))
     scores = inputs @ weights + noise * generator.standard_normal((samples, width))
     if task == "regression":
-        data = Data("synthetic", task, {"train": Split(inputs.astype(np.float32), scores.astype(np.float32))})
+        train = Split(inputs.astype(np.float32), scores.astype(np.float32))
+        data = Data("synthetic", {"train": train}, TargetSpec(task, width=targets))
     else:
         train = Split(inputs.astype(np.float32), scores.argmax(axis=1))
-        data = Data("synthetic", task, {"train": train}, classes=[str(index) for index in range(classes)])
+        data = Data("synthetic", {"train": train}, TargetSpec(task, [str(index) for index in range(classes)]))
     hold_out(data, "test", test_fraction, split_seed)
     return data

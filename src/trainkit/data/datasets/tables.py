@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from trainkit.data.splits import Array, Data, Split, hold_out
+from trainkit.data.dataset import Data, describe_input, hold_out
+from trainkit.data.spec import TargetSpec
+from trainkit.data.splits import Array, Split
 from trainkit.errors import DataError
 from trainkit.registry import register
 from trainkit.schema import Fraction
@@ -35,7 +37,8 @@ def digits(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) ->
     table = _read("digits.csv.gz", delimiter=",")
     levels = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8)
     train = Split(levels.reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64))
-    data = Data("digits", "classification", {"train": train}, classes=[str(digit) for digit in range(10)])
+    target = TargetSpec("classification", classes=[str(digit) for digit in range(10)])
+    data = Data("digits", {"train": train}, target)
     hold_out(data, "test", test_fraction, split_seed)
     return data
 
@@ -69,7 +72,8 @@ def diabetes(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) 
     features = _read("diabetes_data_raw.csv.gz").astype(np.float32)
     targets = _read("diabetes_target.csv.gz").astype(np.float32).reshape(-1, 1)
     train = Split(features, targets)
-    data = Data("diabetes", "regression", {"train": train}, standardise=True, features=list(_DIABETES))
+    target = TargetSpec("regression", standardize=True)
+    data = Data("diabetes", {"train": train}, target, describe_input(features, names=list(_DIABETES)))
     hold_out(data, "test", test_fraction, split_seed)
     return data
 
@@ -81,7 +85,8 @@ def _classified(
 
     table = _read(file, delimiter=",", skiprows=1)
     train = Split(table[:, :-1].astype(np.float32), table[:, -1].astype(np.int64))
-    data = Data(name, "classification", {"train": train}, classes=classes, features=list(features))
+    inputs = describe_input(train.inputs, names=list(features))
+    data = Data(name, {"train": train}, TargetSpec("classification", classes=classes), inputs)
     hold_out(data, "test", test_fraction, split_seed)
     return data
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from trainkit.data.dataset import Data
 from trainkit.data.datasets.download import download
-from trainkit.data.splits import Data, Split
+from trainkit.data.spec import TargetSpec
+from trainkit.data.splits import Split
 from trainkit.errors import DataError
 from trainkit.registry import register
 
@@ -30,7 +32,7 @@ def svhn(data_dir: Path, split_seed: int) -> Data:
         split: Split(np.ascontiguousarray(part.data), np.asarray(part.labels, dtype=np.int64))
         for split, part in parts.items()
     }
-    return Data("svhn", "classification", splits, classes=[str(digit) for digit in range(10)])
+    return Data("svhn", splits, TargetSpec("classification", classes=[str(digit) for digit in range(10)]))
 
 
 def _open(name: str, dataset: Callable[..., Any], data_dir: Path, by_hand: str) -> Any:

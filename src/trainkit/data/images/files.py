@@ -99,6 +99,11 @@ class Files:
         self.shape = (len(paths), *stream.shape)
         self.size = self.nbytes = math.prod(self.shape)
 
+    @property
+    def hint(self) -> str:
+        """What helps when decoding takes long."""
+        return f"workers={2 * self.stream.workers or 1}, loader=resident if memory allows, or smaller images"
+
     def __len__(self) -> int:
         return len(self.paths)
 

@@ -1,0 +1,159 @@
+"""A torch `Dataset` of (input, target) pairs as a split: read while training, by worker processes, in our order.
+
+Each sample is read with the global generators of torch, NumPy and Python seeded by (seed, epoch, row), so that random
+transforms give the same bits for any number of workers, and after a resume; the generators are put back afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from trainkit.data.spec import INPUT, TARGET
+from trainkit.data.splits import Array, Arrays, Split
+from trainkit.errors import DataError
+from trainkit.randomness import key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLED = 64  # samples by which a data set is told from another one
+
+
+@dataclasses.dataclass(frozen=True)
+class Unread:
+    """The shape and the type of a column whose samples are read with others."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Unread:
+        return Unread((len(index), *self.shape[1:]), self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+class Mapped(Split):
+    """The samples of a torch Dataset at `rows` (None: all), read by `workers` processes.
+
+    Raises DataError when it holds no sample, or samples that are no (input, target) pairs of numbers or dicts of them.
+    """
+
+    def __init__(self, dataset: Dataset[Any], rows: Array | None = None, workers: int = 0) -> None:
+        self.dataset = dataset
+        self.rows = np.arange(len(dataset)) if rows is None else rows  # type: ignore[arg-type]
+        self.workers = workers
+        if not len(self.rows):
+            raise DataError(f"{type(dataset).__name__}: it holds no sample")
+        columns = [self._unread(part) for part in _Keyed(dataset, 0, 0)[int(self.rows[0])]]
+        super().__init__(*columns)  # type: ignore[arg-type]
+
+    def _unread(self, part: Tensor | dict[str, Tensor]) -> Unread | dict[str, Unread]:
+        if isinstance(part, dict):
+            return {name: self._unread(value) for name, value in part.items()}  # type: ignore[misc]
+        return Unread((len(self.rows), *part.shape), part.numpy().dtype)
+
+    def take(self, index: Array) -> Mapped:
+        return Mapped(self.dataset, self.rows[index], self.workers)
+
+    def batches(self, indices: Sequence[Array], seed: int = 0, epoch: int = 0) -> Iterator[tuple[Arrays, Arrays]]:
+        loader: DataLoader[Any] = DataLoader(
+            _Keyed(self.dataset, seed, epoch),
+            batch_sampler=[self.rows[index].tolist() for index in indices],
+            num_workers=self.workers,
+            collate_fn=collate,
+        )
+        for inputs, targets in loader:
+            yield _numpy(inputs), _numpy(targets)
+
+    def digest(self) -> str:
+        """SHA-256 of the number of samples and of some of them, evenly spaced."""
+        chosen = np.unique(np.linspace(0, len(self.rows) - 1, SAMPLED).astype(int))
+        found = hashlib.sha256(repr((type(self.dataset).__name__, self.rows.tobytes())).encode())
+        keyed = _Keyed(self.dataset, 0, 0)
+        for row in self.rows[chosen]:
+            for part in keyed[int(row)]:
+                for name, tensor in sorted((part if isinstance(part, dict) else {"": part}).items()):
+                    found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+        return found.hexdigest()
+
+
+class _Keyed(Dataset[Any]):
+    """A data set whose samples are a function of (seed, epoch, row), whatever generator they draw from."""
+
+    def __init__(self, dataset: Dataset[Any], seed: int, epoch: int) -> None:
+        self.dataset, self.seed, self.epoch = dataset, seed, epoch
+
+    def __getitem__(self, row: int) -> Any:
+        before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+        value = key(self.seed, "sample", self.epoch, row)
+        torch.default_generator.manual_seed(value)
+        np.random.seed(value % 2**32)  # noqa: NPY002
+        random.seed(value)
+        try:
+            return as_pair(self.dataset[row], self.dataset)
+        finally:
+            torch.set_rng_state(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
+            random.setstate(before[2])
+
+
+def as_pair(sample: Any, dataset: Any) -> tuple[Any, Any]:
+    """A sample as tensors: (input, target), each one or several by name. Raises DataError for anything else."""
+    name = type(dataset).__name__
+    if not isinstance(sample, (tuple, list)) or len(sample) != 2:
+        raise DataError(f"dataset {name}: a sample is {_kind(sample)}; it must be a pair (input, target)")
+    return _tensors(sample[0], f"dataset {name}: the input"), _tensors(sample[1], f"dataset {name}: the target")
+
+
+def _tensors(value: Any, where: str) -> Tensor | dict[str, Tensor]:
+    if isinstance(value, dict):
+        return {str(name): _tensor(one, f"{where} '{name}'") for name, one in value.items()}
+    return _tensor(value, where)
+
+
+def _tensor(value: Any, where: str) -> Tensor:
+    try:
+        number = isinstance(value, (int, float)) and not isinstance(value, np.generic)  # float32, int64 or bool
+        found = (
+            torch.as_tensor(value) if number or isinstance(value, torch.Tensor) else torch.from_numpy(np.asarray(value))
+        )
+    except (TypeError, ValueError):
+        raise DataError(f"{where} is {_kind(value)}; it must be a tensor, an array or a number") from None
+    return found.detach().cpu()
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
+
+
+def collate(samples: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+    """Samples as tensors with a batch dimension. Raises DataError where their shapes differ."""
+    return _stack([sample[0] for sample in samples], INPUT), _stack([sample[1] for sample in samples], TARGET)
+
+
+def _stack(values: list[Any], name: str) -> Any:
+    if isinstance(values[0], dict):
+        return {key: _stack([value[key] for value in values], key) for key in values[0]}
+    shapes = {tuple(value.shape) for value in values}
+    if len(shapes) > 1:
+        raise DataError(
+            f"samples of {name} have different shapes, {' and '.join(map(str, sorted(shapes)[:2]))}: pad them"
+        )
+    return torch.stack(values)
+
+
+def _numpy(tree: Any) -> Arrays:
+    return {name: tensor.numpy() for name, tensor in tree.items()} if isinstance(tree, dict) else tree.numpy()

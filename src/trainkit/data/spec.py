@@ -1,0 +1,146 @@
+"""What a model must know of its data, and all that a checkpoint says of it: named inputs and named targets.
+
+Most data sets have one input, `x`, and one target, `y`. A specification holds no samples; it is JSON in a checkpoint's
+header, and model, loss, predict and export see nothing else of the data. Neither NumPy nor torch is needed to read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from trainkit.errors import CheckpointError
+
+Kind = Literal["image", "features", "tokens", "series", "array"]
+INPUT, TARGET = "x", "y"  # the names of the one input and the one target of most data sets
+Value = TypeVar("Value")
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """One input of a sample.
+
+    kind: `image` (C, H, W), `features` (F,), `tokens` ids of a vocabulary (L,), `series` (C, L), or any other `array`.
+    shape: of one sample, without the batch. dtype: as it is stored, in NumPy's words.
+    normalize: whether the model gets it standardized by `mean` and `std`, one value per channel or feature, computed
+    from the train split where they are None; pixels of uint8 images count as value / 255. Else it gets what is stored.
+    names: of the columns of a table. vocabulary: how many ids there are.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    dtype: str
+    normalize: bool = False
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    names: list[str] | None = None
+    vocabulary: int | None = None
+
+    @property
+    def is_image(self) -> bool:
+        return self.kind == "image"
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetSpec:
+    """One thing to be predicted.
+
+    task: the name of a task. classes: names of the classes, for tasks that have some. width: numbers per sample, for
+    tasks that have no classes. dtype: as it is stored, in NumPy's words.
+    standardize: train on the target less `mean`, divided by `std`, one value per number, both of the train split;
+    metrics and predictions are in the original unit. weight: how much it counts beside other targets.
+    """
+
+    task: str
+    classes: list[str] | None = None
+    width: int = 1
+    dtype: str = "float32"
+    standardize: bool = False
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """The inputs and the targets of a data set, by name."""
+
+    inputs: dict[str, InputSpec]
+    targets: dict[str, TargetSpec]
+
+    @property
+    def input(self) -> InputSpec:
+        """The only input, or the first one of several."""
+        return next(iter(self.inputs.values()))
+
+    @property
+    def target(self) -> TargetSpec:
+        """The only target, or the first one of several."""
+        return next(iter(self.targets.values()))
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The shape of the first input: (C, H, W) of images, (F,) of features."""
+        return self.input.shape
+
+    def to_json(self) -> dict[str, Any]:
+        """As a checkpoint keeps it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any, path: Path) -> DataSpec:
+        """What `to_json` has made. Raises CheckpointError, naming the file it is from, for anything else."""
+        try:
+            inputs = {str(name): _input(one) for name, one in value["inputs"].items()}
+            targets = {str(name): _target(one) for name, one in value["targets"].items()}
+            if not inputs or not targets:
+                raise ValueError("no inputs or no targets")
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"'{path}' does not say what data its model was trained on ({error!r})") from error
+        return cls(inputs, targets)
+
+
+def _input(value: Any) -> InputSpec:
+    found = InputSpec(**{**value, "shape": tuple(map(int, value["shape"]))})
+    per = [_numbers(found.mean), _numbers(found.std)]
+    if found.kind not in get_args(Kind) or not isinstance(found.dtype, str) or not all(n > 0 for n in found.shape):
+        raise ValueError("kind, dtype or shape")
+    if found.normalize and (not found.shape or any(n != found.shape[0] for n in per)):
+        raise ValueError("mean or std")
+    if found.names is not None and (not _texts(found.names) or len(found.names) != found.shape[0]):
+        raise ValueError("names")
+    return found
+
+
+def _target(value: Any) -> TargetSpec:
+    found = TargetSpec(**value)
+    if not isinstance(found.task, str) or not isinstance(found.width, int) or found.width < 1:
+        raise ValueError("task or width")
+    if found.classes is not None and not _texts(found.classes):
+        raise ValueError("classes")
+    if found.standardize and not _numbers(found.mean) == _numbers(found.std) == found.width:
+        raise ValueError("mean or std of the target")
+    return found
+
+
+def _numbers(values: Any) -> int:
+    """How many numbers a list holds; 0 for None. Raises ValueError for anything else."""
+    if values is not None and not (isinstance(values, list) and all(type(x) in (int, float) for x in values)):
+        raise ValueError("a list of numbers is something else")
+    return len(values or [])
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(name, str) for name in values)
+
+
+def describe(spec: DataSpec) -> str:
+    """A data set in a few words: `1x8x8, classification`."""
+    inputs = " and ".join("x".join(map(str, one.shape)) or "1" for one in spec.inputs.values())
+    return f"{inputs}, {' and '.join(one.task for one in spec.targets.values())}"
+
+
+def named(tree: Value | dict[str, Value], name: str) -> dict[str, Value]:
+    """A value that may be several by name, as a mapping: the only one is called `name`."""
+    return tree if isinstance(tree, dict) else {name: tree}
