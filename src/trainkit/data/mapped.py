@@ -65,6 +65,11 @@ class Mapped(Split):
             return {name: self._unread(value) for name, value in part.items()}  # type: ignore[misc]
         return Unread((len(self.rows), *part.shape), part.numpy().dtype)
 
+    @property
+    def hint(self) -> str | None:
+        """What helps when reading takes long."""
+        return f"workers={2 * self.workers or 1}, or less work in {type(self.dataset).__name__}.__getitem__"
+
     def take(self, index: Array) -> Mapped:
         return Mapped(self.dataset, self.rows[index], self.workers)
 

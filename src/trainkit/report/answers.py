@@ -69,10 +69,12 @@ class Collector:
                 # a copy: what a compiled model returns is overwritten by its next call
                 self._parts.setdefault(name, []).append(tensor.clone())
 
-    def predictions(self) -> Predictions:
-        """All answers, in the order of the split."""
+    def predictions(self) -> Predictions | None:
+        """All answers, in the order of the split; None of a task that keeps no targets."""
         import torch
 
+        if "targets" not in self._parts:
+            return None
         found = {name: torch.cat(parts) for name, parts in self._parts.items()}
         arrays = {
             name: (self.normalize.original(values) if values.is_floating_point() else values.cpu()).numpy()

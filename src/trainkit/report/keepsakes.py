@@ -32,8 +32,9 @@ def keep(
     try:
         if collected is not None:
             found = collected.predictions()
-            answers.write(folder, found)
-            if data.spec.input.is_image:
+            if found is not None:
+                answers.write(folder, found)
+            if found is not None and data.spec.input.is_image:
                 images |= pictures.errors(data, found)
         if train is not None and data.spec.input.is_image:
             images |= pictures.training_samples(data, train)
