@@ -20,7 +20,7 @@ from trainkit.data.placement import default_workers
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError, DataError, ResourceError
 from trainkit.report.console import Console
-from trainkit.report.rows import FORMATS, Fields, Row, Stream
+from trainkit.report.rows import FORMATS, Double, Fields, Row, Stream
 from trainkit.safety import visible
 from trainkit.signals import Stop
 
@@ -105,9 +105,9 @@ def destination(output: Path | None) -> Iterator[Stream]:
 
 
 def build_outputs(config: Predict, model: torch.nn.Module, data: Data, device: torch.device) -> Outputs:
-    """Raw inputs on the host -> what the rows tell, float32 on the host.
+    """Raw inputs on the host -> what the rows tell, on the host.
 
-    Probabilities (N, C); of a regression, predictions (N, T) in the targets' own unit.
+    Probabilities float32 (N, C); of a regression, predictions (N, T) in the targets' own unit and type.
     """
     mirror = build.mirrors(config, data)
     forward = build.build_forward(config, model.to(device), device)
@@ -120,7 +120,7 @@ def build_outputs(config: Predict, model: torch.nn.Module, data: Data, device: t
         if mirror:
             outputs = (outputs + forward(batch.flip(-1))) / 2
         if data.task == "regression":
-            return normalize.predictions(outputs).cpu()
+            return normalize.predictions(outputs)
         return losses.probabilities(outputs, data.task).cpu()
 
     return outputs_of
@@ -130,7 +130,7 @@ def fields(data: Data, topk: int, numbered: bool) -> Fields:
     """The columns of the output, with their types. numbered: inputs are rows of tables."""
     columns: Fields = {"input": str, **({"row": int} if numbered else {})}
     if data.classes is None:
-        columns |= dict.fromkeys(_targets(data), float)
+        columns |= dict.fromkeys(_targets(data), Double if data.in_double else float)
     elif data.task == "multilabel":
         columns |= {"classes": list, **dict.fromkeys(_labels(data), float)}
     else:

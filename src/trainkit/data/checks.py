@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trainkit.data.files import Files
-from trainkit.data.splits import Array, Data, Split, Task, input_stats, moment_stats
+from trainkit.data.splits import Array, Data, Split, Task, input_stats, moment_stats, target_stats
 from trainkit.errors import DataError
 
 
@@ -88,10 +88,12 @@ def _check_labels(labels: Array, num_classes: int, where: str) -> None:
 
 
 def _check_target_rows(targets: Array, task: Task, width: int | None, where: str) -> None:
-    if targets.ndim != 2 or targets.dtype != np.float32 or width not in (None, targets.shape[1]):
-        wanted = f"float32 (N, {width or 'T'})"
+    types = ("float32", "float64") if task == "regression" else ("float32",)
+    if targets.ndim != 2 or str(targets.dtype) not in types or width not in (None, targets.shape[1]):
+        wanted = f"{' or '.join(types)} (N, {width or 'T'})"
         raise DataError(f"{where}: {task} targets are {targets.dtype} {targets.shape}; they must be {wanted}")
-    _check_finite(targets, f"{where}: targets")
+    with np.errstate(over="ignore"):  # what is beyond float32, in which the model answers, counts as infinite
+        _check_finite(targets.astype(np.float32, copy=False), f"{where}: targets")
     if task == "multilabel":
         wrong, rule = ~np.isin(targets, (0, 1)).all(axis=1), "only 0 and 1"
     elif task == "soft":
@@ -116,8 +118,8 @@ def _complete_stats(data: Data) -> None:
         data.notes.append(f"{count} constant {what}{'s' if count > 1 else ''} (std 0): centred, not scaled")
         data.std = np.where(constant, np.float32(1), data.std)
     if data.standardise:  # a constant target keeps its scale
-        mean, std = input_stats(data.splits["train"].targets)
-        data.target_mean, data.target_std = mean, np.where(_is_constant(mean, std), np.float32(1), std)
+        mean, std = target_stats(data.splits["train"].targets)
+        data.target_mean, data.target_std = mean, np.where(_is_constant(mean, std), std.dtype.type(1), std)
 
 
 def _channel_stats(split: Split) -> tuple[Array, Array]:
@@ -133,8 +135,8 @@ def _channel_stats(split: Split) -> tuple[Array, Array]:
 
 
 def _is_constant(mean: Array, std: Array) -> Array:
-    # A spread below float32's resolution is rounding, not signal. Written so that nan counts as constant.
-    return np.asarray(~(std > 1e-7 * np.abs(mean)))
+    # A spread below the resolution of the type is rounding, not signal. Written so that nan counts as constant.
+    return np.asarray(~(std > (1e-7 if std.dtype == np.float32 else 1e-15) * np.abs(mean)))
 
 
 def _note_missing_classes(data: Data) -> None:

@@ -21,6 +21,7 @@ def to_json(data: Data) -> dict[str, Any]:
         "num_outputs": data.num_outputs,
         "dtype": str(data.splits["train"].inputs.dtype),
         "features": data.features,
+        **({"target_dtype": "float64"} if data.in_double else {}),  # else float32
         **{name: None if value is None else [float(x) for x in value] for name, value in arrays.items()},
     }
 
@@ -61,7 +62,8 @@ def adopt(data: Data, facts: dict[str, Any], path: Path) -> None:
         _reorder_classes(data, facts["classes"], path)
     for name in ("mean", "std", "target_mean", "target_std"):
         values = facts[name]
-        setattr(data, name, None if values is None else np.array(values, dtype=np.float32))
+        double = name.startswith("target") and facts.get("target_dtype") == "float64"
+        setattr(data, name, None if values is None else np.array(values, np.float64 if double else np.float32))
 
 
 def _reorder_classes(data: Data, classes: list[str], path: Path) -> None:

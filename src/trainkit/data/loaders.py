@@ -17,7 +17,10 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Normalize:
-    """Raw inputs and targets to what the model and the loss take: float32, standardised by the training statistics."""
+    """Raw inputs and targets to what the model and the loss take: float32, standardised by the training statistics.
+
+    Inputs are raw on the device, targets on the host: where they are float64 the device may have no such type.
+    """
 
     def __init__(self, data: Data, device: torch.device) -> None:
         assert data.mean is not None and data.std is not None
@@ -30,22 +33,22 @@ class Normalize:
         self.target_mean: torch.Tensor | None = None
         self.target_std: torch.Tensor | None = None
         if data.target_mean is not None and data.target_std is not None:
-            self.target_mean = torch.from_numpy(data.target_mean).to(device)
-            self.target_std = torch.from_numpy(data.target_std).to(device)
+            self.target_mean = torch.from_numpy(data.target_mean)
+            self.target_std = torch.from_numpy(data.target_std)
 
     def inputs(self, raw: torch.Tensor) -> torch.Tensor:
         return torch.mul(raw, self.scale).add_(self.shift)
 
     def targets(self, raw: torch.Tensor) -> torch.Tensor:
-        if self.target_mean is None or self.target_std is None:
-            return raw
-        return (raw - self.target_mean) / self.target_std
+        if self.target_mean is not None and self.target_std is not None:
+            raw = (raw - self.target_mean) / self.target_std
+        return raw.float() if raw.is_floating_point() else raw
 
     def predictions(self, outputs: torch.Tensor) -> torch.Tensor:
-        """What a model gives, in the targets' own unit: the inverse of `targets`."""
+        """What a model gives, on the host, in the targets' own unit and type: the inverse of `targets`."""
         if self.target_mean is None or self.target_std is None:
-            return outputs
-        return outputs * self.target_std + self.target_mean
+            return outputs.cpu()
+        return outputs.cpu() * self.target_std + self.target_mean
 
 
 class Loader:
@@ -67,7 +70,7 @@ class Loader:
         seed: int = 0,
         augment: Augment | None = None,
     ) -> None:
-        self.targets = normalize.targets(torch.from_numpy(split.targets).to(device))
+        self.targets = normalize.targets(torch.from_numpy(split.targets)).to(device)
         self.names = split.names
         self.batch_size = batch_size
         self.normalize = normalize

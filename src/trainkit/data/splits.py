@@ -26,7 +26,7 @@ class Split:
     """Samples and their targets.
 
     inputs: images uint8 (N, C, H, W), or features float32 (N, F); or image files that will be decoded to the former.
-    targets: classification int64 (N,); regression float32 (N, T); multilabel (0 or 1) and soft (class
+    targets: classification int64 (N,); regression float32 or float64 (N, T); multilabel (0 or 1) and soft (class
     probabilities, rows sum to 1) float32 (N, C).
     moments: of images, where known: int64 (N, C, 2), each one's sum of pixels and of squared pixels per channel.
     names: what samples are called where not by their rows: paths of their files, object (N,).
@@ -76,7 +76,7 @@ class Data:
     mean, std: of the inputs, float32, one value per channel or feature. Pixels count as value / 255. Left None, they
     are computed from the train split.
     standardise: regression only: train on targets standardised by `target_mean` and `target_std` (one value per target,
-    computed from the train split), and report metrics in the original unit.
+    computed from the train split, of the targets' own type), and report metrics in the original unit.
     features: names of the columns of a table, in their order, where they have any.
     notes: what the user should be told once (samples left out, classes missing in a split).
     loading: set when it was decided where the samples live.
@@ -104,6 +104,11 @@ class Data:
     def num_outputs(self) -> int:
         """What the model must produce per sample: one logit per class, or one number per target."""
         return len(self.classes) if self.classes is not None else int(self.splits["train"].targets.shape[1])
+
+    @property
+    def in_double(self) -> bool:
+        """Whether predictions in the targets' own unit are float64, as the targets trained on were."""
+        return self.target_mean is not None and str(self.target_mean.dtype) == "float64"
 
 
 class Source(Protocol):
@@ -197,6 +202,16 @@ def input_stats(inputs: Array) -> tuple[Array, Array]:
         return _pixel_stats(np.stack([counts @ levels, counts @ levels**2], axis=1), inputs[:, 0].size)
     mean, std = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
     return mean.astype(np.float32), std.astype(np.float32)
+
+
+def target_stats(targets: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation per target, of the targets' type: what float64 holds far from 0 must survive."""
+    import numpy as np
+
+    if targets.dtype != np.float64:
+        return input_stats(targets)
+    first = targets[0]  # the sums are about it: exactly 0 for a constant target
+    return first + (targets - first).mean(axis=0), (targets - first).std(axis=0)
 
 
 def moment_stats(split: Split) -> tuple[Array, Array]:

@@ -3,10 +3,10 @@
     split       the split's name
     task        as in `data.splits`
     classes     (C,) names; not for regression
-    targets     int64 (N,) classes; multilabel float32 (N, C); regression float32 (N, T) in original units
+    targets     int64 (N,) classes; multilabel float32 (N, C); regression (N, T) in original units, of the data's type
     predicted   int64 (N,), the likeliest class, and
     confidence  float32 (N,), its probability: for classification and soft targets
-    outputs     float32 (N, C) logits, or (N, T) predictions in original units; left out of classes above MAX_BYTES
+    outputs     float32 (N, C) logits, or predictions as a regression's targets; left out of classes above MAX_BYTES
 
 The file holds no pickle, and the same answers give the same bytes. Reading it needs NumPy alone.
 """
@@ -44,7 +44,7 @@ class Predictions:
     classes: list[str] | None = None
     predicted: NDArray[np.int64] | None = None
     confidence: NDArray[np.float32] | None = None
-    outputs: NDArray[np.float32] | None = None
+    outputs: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -58,7 +58,7 @@ class Collector:
         self.soft = data.task in ("classification", "soft")
         nbytes = len(data.splits[split]) * data.num_outputs * 4
         self.whole = nbytes <= MAX_BYTES or not self.soft
-        self.mean, self.std = normalize.target_mean, normalize.target_std
+        self.normalize = normalize
         self._parts: dict[str, list[torch.Tensor]] = {}
 
     def add(self, outputs: torch.Tensor, targets: torch.Tensor) -> None:
@@ -69,21 +69,21 @@ class Collector:
             classes = targets if targets.ndim == 1 else targets.argmax(dim=1)
             kept = {"targets": classes, "predicted": predicted, "confidence": confidence}
         else:
-            kept = {"targets": self._original(targets)}
+            kept = {"targets": targets}
         if self.whole:
             # a copy: what a compiled model returns is overwritten by its next call
-            kept["outputs"] = self._original(outputs).clone()
+            kept["outputs"] = outputs.clone()
         for name, tensor in kept.items():
             self._parts.setdefault(name, []).append(tensor)
-
-    def _original(self, values: torch.Tensor) -> torch.Tensor:
-        return values if self.mean is None or self.std is None else values * self.std + self.mean
 
     def predictions(self) -> Predictions:
         """All answers, in the order of the split."""
         import torch
 
-        arrays = {name: torch.cat(parts).cpu().numpy() for name, parts in self._parts.items()}
+        found = {name: torch.cat(parts) for name, parts in self._parts.items()}
+        if self.task == "regression":
+            found = {name: self.normalize.predictions(values) for name, values in found.items()}
+        arrays = {name: values.cpu().numpy() for name, values in found.items()}
         return Predictions(self.split, self.task, classes=self.classes, **arrays)
 
 

@@ -153,13 +153,14 @@ def _channels_first(x: Array, where: str) -> Array:
 
 
 def _targets(y: Array, task: Task, classes: list[str] | None, where: str) -> Array:
-    """y in the task's form: int64 (N,) or float32 (N, columns)."""
+    """y in the task's form: int64 (N,) or float32 (N, columns); for a regression float64 where float32 would round."""
     if task == "classification":
         return _labels(y, classes or [], where)
     if y.dtype.kind not in "iufb" or y.ndim > 2:
         raise DataError(f"{where}: y is {y.dtype} {y.shape}; {task} needs numbers of shape (N,) or (N, columns)")
+    exact = task != "regression" or np.can_cast(y.dtype, np.float32)
     with np.errstate(over="ignore"):
-        return (y[:, None] if y.ndim == 1 else y).astype(np.float32)
+        return (y[:, None] if y.ndim == 1 else y).astype(np.float32 if exact else np.float64)
 
 
 def _labels(y: Array, classes: list[str], where: str) -> Array:
