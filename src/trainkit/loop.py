@@ -129,7 +129,7 @@ def fit(run: Run, report: Report, checkpoints: Checkpoints) -> None:
             val = None
             if run.val is not None:
                 meter = run.meter(True)
-                val = evaluate(run.judged, run.judged_forward, run.loss_fn, run.val, meter, stop=run.stop)
+                val = evaluate(run.judged, run.judged_forward, run.loss_fn, run.val, meter, run.seed, stop=run.stop)
             run.epoch += 1
             run.sums = None
             refuse_non_finite(run, train, val)
@@ -268,6 +268,7 @@ def evaluate(
     loss_fn: nn.Module,
     loader: Loader,
     meter: Meter,
+    seed: int,
     *,
     mirror: bool = False,
     stop: Stop | None = None,
@@ -279,9 +280,10 @@ def evaluate(
     and the targets of each batch.
     """
     model.eval()
-    for inputs, targets in loader:
+    for batch, (inputs, targets) in enumerate(loader):
         if stop is not None:
             stop.check()
+        reseed(inputs.device, seed, "eval", batch)  # for a model that draws here too: the same in `train` and `eval`
         outputs = forward(inputs)
         if mirror:
             outputs = (outputs + forward(inputs.flip(-1))) / 2

@@ -43,7 +43,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     loss_fn = build.build_loss(config, data, device)
     meter = build.build_meter(config, data, normalize, loss_fn, device, full=True)
     answers = Collector(split, data, normalize)
-    metrics = loop.evaluate(model, forward, loss_fn, loader, meter, mirror=mirror, collect=answers.add)
+    metrics = loop.evaluate(model, forward, loss_fn, loader, meter, config.seed, mirror=mirror, collect=answers.add)
     keep(folder.path, data, answers, console.note)
     best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
     result = finite({**best, "split": split, "metrics": {split: metrics}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from trainkit.data.loaders import Normalize
 from trainkit.data.placement import default_workers
 from trainkit.data.splits import Data
 from trainkit.errors import ConfigError, DataError, ResourceError
+from trainkit.randomness import reseed
 from trainkit.report.console import Console
 from trainkit.report.rows import FORMATS, Double, Fields, Row, Stream
 from trainkit.safety import visible
@@ -112,10 +114,12 @@ def build_outputs(config: Predict, model: torch.nn.Module, data: Data, device: t
     mirror = build.mirrors(config, data)
     forward = build.build_forward(config, model.to(device), device)
     normalize = Normalize(data, device)
+    passes = itertools.count()
 
     @torch.inference_mode()
     def outputs_of(raw: torch.Tensor) -> torch.Tensor:
         batch = normalize.inputs(raw.to(device))
+        reseed(device, config.seed, "eval", next(passes))
         outputs = forward(batch)
         if mirror:
             outputs = (outputs + forward(batch.flip(-1))) / 2

@@ -144,7 +144,7 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tu
     for split, loader in loaders.items():
         collect = answers.add if answers is not None and split == judging else None
         metrics[split] = loop.evaluate(
-            run.model, run.forward, run.loss_fn, loader, run.meter(True), mirror=mirror, collect=collect
+            run.model, run.forward, run.loss_fn, loader, run.meter(True), run.seed, mirror=mirror, collect=collect
         )
     result = {
         "objective": run.monitor.best,

@@ -98,7 +98,7 @@ def _time_evaluation(run: Run) -> tuple[int, float]:
         started = time.perf_counter()
         part = cast(Loader, itertools.islice(iter(loader), number))  # `evaluate` only iterates over it
         loop.evaluate(
-            run.judged, run.judged_forward, run.loss_fn, part, run.meter(True)
+            run.judged, run.judged_forward, run.loss_fn, part, run.meter(True), run.seed
         )  # reading waits for the device
     return count, (time.perf_counter() - started) / count
 
