@@ -28,7 +28,7 @@ from trainkit.metrics import Meter, better, metric_names
 from trainkit.numerics import Guard
 from trainkit.randomness import numpy_generator, reseed
 from trainkit.runtime import environment
-from trainkit.schedules import extended
+from trainkit.schedules import extended, pure
 from trainkit.signals import Stop
 from trainkit.state import Checkpoints
 from trainkit.stepping import bare_step, leave_untraced
@@ -152,13 +152,17 @@ def build_monitor(config: Train, data: Data) -> Monitor:
 
 
 def build_schedule(config: Train, steps_per_epoch: int) -> Callable[[int], float]:
-    """The factor on the lr at each step. Raises ConfigError for extensions that are not in order or within `epochs`."""
+    """The factor on the lr at each step.
+
+    Raises ConfigError for extensions that are not in order or within `epochs`, and for a schedule that is not pure.
+    """
     parts = [text.partition("@") for text in config.extensions]
     ends = [*(int(epoch) for _, _, epoch in parts), config.epochs]
     if ends != sorted(set(ends)):
         raise ConfigError(f"extensions={config.extensions}: epochs must grow, up to epochs={config.epochs}")
     make = functools.partial(component, "schedule", config.schedule)
-    return extended(make, ends, [rule for rule, _, _ in parts], steps_per_epoch)
+    whole = functools.partial(extended, make, ends, [rule for rule, _, _ in parts], steps_per_epoch)
+    return pure(whole, config.schedule.name, ends[-1] * steps_per_epoch, steps_per_epoch)
 
 
 def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Run:
