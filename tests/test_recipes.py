@@ -107,7 +107,7 @@ def test_mirror_judges_the_mean_of_two_forwards(small: Data) -> None:
             return super().forward(outputs, targets)
 
     model = Lopsided()
-    loop.evaluate(model, model, Recording(), loader, Meter("classification", 2, CPU), mirror=True)
+    loop.evaluate(model, model, Recording(), loader, Meter("classification", 2, CPU), 0, mirror=True)
     expected = [(model(inputs) + model(inputs.flip(-1))) / 2 for inputs, _ in loader]
     assert torch.equal(torch.cat(seen), torch.cat(expected))
     assert not torch.equal(torch.cat(seen), torch.cat([model(inputs) for inputs, _ in loader]))

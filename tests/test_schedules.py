@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.optim import lr_scheduler
 
 from trainkit import registry
 from trainkit.errors import ConfigError
+from trainkit.schedules import pure
 
 PER_EPOCH = 7
 EPOCHS = 9
@@ -123,3 +126,56 @@ def test_warmup(name: str) -> None:
     with pytest.raises(ConfigError) as error:
         build(TOTAL, PER_EPOCH, warmup=9.5)
     assert str(error.value) == "schedule.warmup: 9.5 epochs (66 steps) are longer than the run of 63 steps"
+
+
+@pytest.mark.parametrize("name", registry.names("schedule"))
+@pytest.mark.parametrize(("total", "per_epoch"), [(1, 1), (63, 7), (100_000, 391)])
+def test_our_own_are_pure(name: str, total: int, per_epoch: int) -> None:
+    factor = pure(lambda: registry.get("schedule", name).build(total, per_epoch), name, total, per_epoch)
+    assert factor(0) == registry.get("schedule", name).build(total, per_epoch)(0)
+
+
+class Stateful:
+    """Halves at the begin of every epoch, whenever it is asked for that step."""
+
+    factor = 1.0
+
+    def __call__(self, step: int) -> float:
+        if step and step % 391 == 0:
+            self.factor /= 2
+        return self.factor
+
+
+class Extreme:
+    """Takes the largest step that it was ever asked for, or the smallest."""
+
+    def __init__(self, extreme) -> None:
+        self.extreme = extreme
+        self.steps: set[int] = set()
+
+    def __call__(self, step: int) -> float:
+        self.steps.add(step)
+        return 1 / (1 + self.extreme(self.steps))
+
+
+def drawn() -> Callable[[int], float]:
+    offset = random.random()  # when it is built: a resumed run builds it again
+    return lambda step: offset + step
+
+
+REMEMBERING = [Stateful, lambda: Extreme(max), lambda: Extreme(min), lambda: lambda step: random.random(), drawn]
+
+
+@pytest.mark.parametrize("make", REMEMBERING)
+@pytest.mark.parametrize("epochs", [2, 7])
+def test_one_that_remembers_is_refused(make, epochs: int) -> None:
+    with pytest.raises(ConfigError, match="schedule 'mine' gave .* it must depend on the step alone"):
+        pure(make, "mine", epochs * 391, 391)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(float("nan"), "nan"), (None, "NoneType"), (torch.ones(()), "Tensor"), ("1", "str")]
+)
+def test_what_is_no_finite_number_is_refused(value: object, shown: str) -> None:
+    with pytest.raises(ConfigError, match=f"schedule 'mine' gave {shown} for step 9; it must give a finite number"):
+        pure(lambda: lambda step: value if step == 9 else 1.0, "mine", 10, 10)

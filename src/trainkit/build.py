@@ -30,7 +30,7 @@ from trainkit.machine import default_data_dir
 from trainkit.optim.step import bare_step, leave_untraced
 from trainkit.randomness import numpy_generator, reseed
 from trainkit.runtime import environment
-from trainkit.schedules import Factor, extended
+from trainkit.schedules import Factor, extended, pure
 from trainkit.tasks.base import extra_sums, find_task, num_outputs, task_of
 from trainkit.tasks.meter import Meter
 from trainkit.train import speed
@@ -182,7 +182,7 @@ def build_order(config: Train, data: Data) -> Callable[[int], torch.Tensor]:
 def build_schedule(config: Train, steps_per_epoch: int, history: list[float]) -> Callable[[int], float]:
     """The factor on the lr at each step; history: the monitor's values of the epochs done, which a schedule may ask for.
 
-    Raises ConfigError for extensions that are not in order or within `epochs`.
+    Raises ConfigError for extensions that are not in order or within `epochs`, and for a schedule that is not pure.
     """
     parts = [text.partition("@") for text in config.extensions]
     ends = [*(int(epoch) for _, _, epoch in parts), config.epochs]
@@ -197,7 +197,8 @@ def build_schedule(config: Train, steps_per_epoch: int, history: list[float]) ->
             return factor  # type: ignore[no-any-return]
         return lambda step: factor(step, history[first_epoch : first_epoch + step // steps_per_epoch])
 
-    return extended(make, ends, [rule for rule, _, _ in parts], steps_per_epoch)
+    whole = functools.partial(extended, make, ends, [rule for rule, _, _ in parts], steps_per_epoch)
+    return pure(whole, config.schedule.name, ends[-1] * steps_per_epoch, steps_per_epoch)
 
 
 def build_train_loader(config: Train, data: Data, normalize: Normalize, device: torch.device) -> Loader:

@@ -132,6 +132,7 @@ def dispatch(words: list[str]) -> int:
         what = "flag" if name.startswith("-") else "command"
         raise ConfigError(unknown(what, name, [*VERBS, "--help", "--version"]))
     verb = VERBS[name]
+    refuse_ranks()
     if verb.config:
         from trainkit.launch.run import run
 
@@ -142,6 +143,16 @@ def dispatch(words: list[str]) -> int:
         print(module.HELP)
         return 0
     return int(getattr(module, function)(rest))
+
+
+def refuse_ranks() -> None:
+    """Raise ConfigError for one of several processes that torchrun or its like have started for one run."""
+    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    if rank.isdecimal() and size.isdecimal() and int(size) > 1:
+        raise ConfigError(
+            f"this is process {rank} of {size} (RANK, WORLD_SIZE: torchrun), and trainkit trains in one process: each "
+            "would do all of the work, in a folder of its own; start it without torchrun"
+        )
 
 
 def usage() -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import numbers
 from collections.abc import Callable
 from typing import Literal
 
@@ -45,6 +46,33 @@ def _continued(
         return lambda step: before(step) if step < begin else longer(step)
     anew = make(end - begin, begin // steps_per_epoch)
     return lambda step: before(step) if step < begin else anew(step - begin)
+
+
+def pure(make: Callable[[], Factor], name: str, total_steps: int, steps_per_epoch: int) -> Factor:
+    """What `make` makes, if the factor of a step is a finite number, the same whatever was asked before.
+
+    Raises ConfigError otherwise: a resumed run asks only for the steps that are left. Two are made and asked for the
+    first steps, the first steps of epochs and some of the whole run, one of them forwards, the other backwards.
+    """
+    first, begins = range(total_steps)[:32], range(0, total_steps, steps_per_epoch)[:32]
+    steps = sorted({*first, *begins, *(total_steps * part // 32 for part in range(32)), total_steps - 1})
+    factor, again = make(), make()
+    known = {step: _number(factor, name, step) for step in steps}
+    for step in reversed(steps):
+        if (value := _number(again, name, step)) != known[step]:
+            raise ConfigError(
+                f"schedule '{name}' gave {known[step]:.6g} for step {step} and, asked in another order, {value:.6g}; "
+                "it must depend on the step alone, or a resumed run would have another lr"
+            )
+    return factor
+
+
+def _number(factor: Factor, name: str, step: int) -> float:
+    value = factor(step)
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        shown = value if isinstance(value, numbers.Real) else type(value).__name__
+        raise ConfigError(f"schedule '{name}' gave {shown} for step {step}; it must give a finite number")
+    return value
 
 
 @register("schedule")

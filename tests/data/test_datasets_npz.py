@@ -90,6 +90,7 @@ SOFT = np.full((30, 4), 0.25, np.float32)
         (SOFT, "soft", (30, 4), 4),
         (SOFT * 2, "regression", (30, 4), None),
         (RNG.normal(size=30), "regression", (30, 1), None),
+        (RNG.normal(size=30).astype(np.float16), "regression", (30, 1), None),
         (np.ones((30, 1)), "regression", (30, 1), None),
         (RNG.integers(0, 9, (30, 2)), "regression", (30, 2), None),
     ],
@@ -100,7 +101,8 @@ def test_task_is_read_from_the_targets(
     data = whole(file, x=X, y=y)
     targets = data.splits["train"].targets
     assert (data.task, targets.shape) == (task, shape)
-    assert targets.dtype == (np.int64 if task == "classification" else np.float32)
+    exact = task != "regression" or np.can_cast(y.dtype, np.float32)  # float64 and wide integers are not rounded
+    assert targets.dtype == (np.int64 if task == "classification" else np.float32 if exact else np.float64)
     assert (data.classes and len(data.classes)) == classes
     assert (data.target_mean is not None) == (task == "regression")
 
@@ -109,6 +111,17 @@ def test_a_task_can_be_chosen(file: Path) -> None:
     data = load(file, {"task": "regression"}, x=X, y=LABELS)
     assert data.task == "regression" and data.target_mean is not None and data.target_std is not None
     np.testing.assert_allclose(data.target_mean, data.splits["train"].targets.mean(axis=0))
+
+
+@pytest.mark.parametrize("value", [0.1, 1e9 + 0.1, -3e38])
+def test_a_constant_target_keeps_its_scale_in_double_too(file: Path, value: float) -> None:
+    data = whole(file, x=X, y=np.full(30, value))
+    assert data.target_mean == [value] and data.target_std == [1]
+
+
+def test_a_target_beyond_float32_is_told(file: Path) -> None:
+    with pytest.raises(DataError, match=r"targets: row 3, column 0 is inf"):
+        whole(file, x=X, y=changed(RNG.normal(size=30), 3, 1e300))
 
 
 def test_text_labels(file: Path) -> None:

@@ -88,6 +88,19 @@ def test_torch_stays_unimported(words: str, code: int, tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
+def test_one_of_several_processes_is_refused_at_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, "train"],
+        cwd=tmp_path,
+        env=clean_environment() | {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    assert done.stderr.startswith("trainkit: error: this is process 1 of 4 ") and len(done.stderr.splitlines()) == 1
+
+
 def test_the_probe_can_fail(tmp_path: Path) -> None:
     """The probe of the cases above sees what a module imports."""
     (tmp_path / "heavy.py").write_text("import rich\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -190,3 +191,25 @@ def test_optimised_and_warnings_as_errors(flags: tuple[str, ...], tmp_path: Path
     for words, wanted in ([["train", "optim.lr=-1", "modle=x"], 2], [["eval", "ckpt=gone"], 4]):
         code, _, err = finished(tmp_path, *words, flags=flags)
         assert code == wanted and "Traceback" not in err
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_torchrun_may_start_one_process_only(processes: int, tmp_path: Path) -> None:
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "trainkit", "train", *FAST],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if processes == 1:
+        assert done.returncode == 0, done.stderr
+        completed(tmp_path)
+        return
+    assert done.returncode != 0 and "exitcode  : 2" in done.stderr and not list(tmp_path.iterdir())
+    said = [line for line in done.stderr.splitlines() if line.startswith("trainkit: ")]
+    assert 1 <= len(said) <= 2  # the launcher ends the other one when the first has ended
+    for line in said:
+        assert re.match(r"trainkit: error: this is process [01] of 2 \(RANK, WORLD_SIZE: torchrun\), and", line)

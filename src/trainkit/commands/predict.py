@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from trainkit.errors import ConfigError, DataError, ResourceError
 from trainkit.predict import inputs, rows
 from trainkit.predict.inputs import Batch
 from trainkit.predict.writers import FORMATS, Fields, Row, Stream
+from trainkit.randomness import reseed
 from trainkit.runs import rundir
 from trainkit.tasks.base import task_of
 from trainkit.text import visible
@@ -115,10 +117,13 @@ def build_outputs(config: Predict, model: torch.nn.Module, spec: DataSpec, devic
     forward = mirrored(forward) if mirror else forward
     normalize = Normalize(spec, device)
     head = task_of(spec.target).head(spec.target)
+    passes = itertools.count()
 
     @torch.inference_mode()
     def outputs_of(raw: torch.Tensor) -> torch.Tensor:
-        outputs = forward(normalize.inputs(raw.to(device)))
+        inputs = normalize.inputs(raw.to(device))
+        reseed(device, config.seed, "eval", next(passes))
+        outputs = forward(inputs)
         return normalize.original(outputs if head is None else head(outputs))
 
     return outputs_of

@@ -96,6 +96,7 @@ class Predict:
     topk: Count = 1
     overwrite: bool = False
     batch_size: Count = 128
+    seed: int = 0
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None

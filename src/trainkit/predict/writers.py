@@ -11,12 +11,14 @@ from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 
 from trainkit.errors import ConfigError
+from trainkit.tasks.base import Double
 from trainkit.text import cell as safe_cell
 
 Stream = BinaryIO | io.RawIOBase
 Row = dict[str, Any]
-Fields = dict[str, type]  # the columns: str, int, float, or list (of str)
+Fields = dict[str, type]  # the columns: str, int, float (which a model gives, so float32), Double, or list (of str)
 Write = Callable[[list[Row]], None]
+
 
 _GROUP = 10_000  # rows that Parquet stores together
 
@@ -32,14 +34,14 @@ def csv_rows(stream: Stream, fields: Fields) -> Iterator[Write]:
         stream.flush()
 
     write([[_cell(name) for name in fields]])
-    yield lambda rows: write([[_cell(row.get(name)) for name in fields] for row in rows])
+    yield lambda rows: write([[_cell(row.get(name), kind) for name, kind in fields.items()] for row in rows])
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, kind: type = str) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.7g}"
+        return repr(value) if kind is Double else f"{value:.7g}"
     text = ";".join(value) if isinstance(value, list) else str(value)
     return str(safe_cell(text.replace("\r", "\\r")))  # which the writer would not quote
 
@@ -49,15 +51,16 @@ def jsonl_rows(stream: Stream, fields: Fields) -> Iterator[Write]:
     """JSON lines: one object a row, with every field; null where there is nothing."""
 
     def write(rows: list[Row]) -> None:
-        lines = (json.dumps({name: _plain(row.get(name)) for name in fields}, ensure_ascii=False) for row in rows)
+        plain = ({name: _plain(row.get(name), kind) for name, kind in fields.items()} for row in rows)
+        lines = (json.dumps(row, ensure_ascii=False) for row in plain)
         stream.write("".join(f"{line}\n" for line in lines).encode())
         stream.flush()
 
     yield write
 
 
-def _plain(value: Any) -> Any:
-    return float(f"{value:.7g}") if isinstance(value, float) else value  # float32 has no more digits
+def _plain(value: Any, kind: type) -> Any:
+    return float(f"{value:.7g}") if isinstance(value, float) and kind is float else value  # float32 has no more digits
 
 
 @contextlib.contextmanager
@@ -72,6 +75,7 @@ def parquet_rows(stream: Stream, fields: Fields) -> Iterator[Write]:
         str: pyarrow.string(),
         int: pyarrow.int64(),
         float: pyarrow.float32(),
+        Double: pyarrow.float64(),
         list: pyarrow.list_(pyarrow.string()),
     }
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in fields.items()])
