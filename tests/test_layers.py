@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "trainkit"
 # From the bottom up: a module may import from its own layer's package and from the layers before it.
 LAYERS = [
     ["errors", "safety"],
-    ["schema", "flags", "randomness", "storage", "signals"],
+    ["schema", "flags", "randomness", "storage", "tensorfile", "signals"],
     ["record", "statistics"],
     ["registry", "rundir", "checkpoint"],
     ["config"],
@@ -41,6 +41,7 @@ TORCH_FREE = [
     "schema",
     "randomness",
     "storage",
+    "tensorfile",
     "registry",
     "rundir",
     "checkpoint",

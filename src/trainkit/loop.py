@@ -25,6 +25,7 @@ from torch import nn
 from trainkit.errors import Interrupted, NumericsError
 from trainkit.losses import class_weight
 from trainkit.metrics import Meter, Metrics
+from trainkit.numerics import is_finite
 from trainkit.randomness import reseed
 
 if TYPE_CHECKING:
@@ -319,7 +320,7 @@ def refuse_non_finite(run: Run, train: Metrics, val: Metrics | None) -> None:
         if metrics is not None and not math.isfinite(_number(metrics, "loss")):
             raise NumericsError(f"the {split} loss is {metrics['loss']} in epoch {run.epoch} ({where}); {ADVICE}")
     for name, tensor in run.judged.state_dict().items():
-        if not torch.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise NumericsError(f"the weights {name} are not finite in epoch {run.epoch} ({where}); {ADVICE}")
 
 
