@@ -27,9 +27,8 @@ from trainkit.loggers.sinks import Files, Report
 from trainkit.train.signals import Stop
 
 if TYPE_CHECKING:
-    from trainkit.tasks.meters import Metrics
-
-    from trainkit.loop import Run
+    from trainkit.tasks.meter import Metrics
+    from trainkit.train.run import Run
 
 WORKS = {
     "mlp, short epochs": ["device=cpu", "device.threads=1", "epochs=30"],

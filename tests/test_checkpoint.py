@@ -16,7 +16,7 @@ from torch import nn
 from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
 from trainkit.errors import CheckpointError
-from writers import damaged
+from writers import damaged, packed
 
 META = {"config": {"model": {"name": "é"}}, "progress": {"epoch": 1}}
 
@@ -32,8 +32,8 @@ def tensors() -> dict[str, torch.Tensor]:
 
 def test_round_trip_and_equal_bytes(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
-    path.write_bytes(checkpoint.pack(tensors(), META))
-    assert checkpoint.pack(dict(reversed(tensors().items())), META) == path.read_bytes()
+    path.write_bytes(packed(tensors(), META))
+    assert packed(dict(reversed(tensors().items())), META) == path.read_bytes()
     loaded, meta = checkpoint.load(path)
     assert meta["config"] == META["config"]
     for name, value in tensors().items():
@@ -43,7 +43,7 @@ def test_round_trip_and_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path) -> None:
-    payload = checkpoint.pack(tensors(), META)
+    payload = packed(tensors(), META)
     path = tmp_path / "c.safetensors"
     for content in damaged(payload):
         path.write_bytes(content)
@@ -66,7 +66,7 @@ def test_foreign_files_are_refused(content: bytes, tmp_path: Path) -> None:
 
 def test_newer_format_names_both_versions(tmp_path: Path) -> None:
     path = tmp_path / "new"
-    path.write_bytes(checkpoint.pack({}, {**META, "format": 99, "trainkit": "9.9"}))
+    path.write_bytes(packed({}, {**META, "format": 99, "trainkit": "9.9"}))
     with pytest.raises(CheckpointError, match=r"written by trainkit 9\.9 in format 99; .* up to format 1"):
         checkpoint.read_header(path)
 

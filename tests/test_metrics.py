@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
-from trainkit.tasks.meters import Meter, better, metric_names
+
+from trainkit.tasks.meter import Meter, better, metric_names
 
 
 def fill(meter: Meter, outputs: torch.Tensor, targets: torch.Tensor, sizes=(7, 1, 64, 28)) -> dict:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from trainkit.tasks.meters import Meter
 
 from trainkit import loop
 from trainkit.config.compose import check_jobs
@@ -20,6 +19,7 @@ from trainkit.data.checks import finish
 from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize, ResidentLoader
 from trainkit.data.splits import Split
+from trainkit.tasks.meter import Meter
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from trainkit.checkpoints import checkpoint
+
 # What stands at a path: text or bytes of a file, None for an empty folder, a Link for a symbolic link.
 Content = str | bytes | None
 
@@ -85,6 +87,11 @@ def alias_bomb(levels: int = 9) -> str:
     lines = ["name: mlp", f"a0: &a0 [{', '.join('x' * levels)}]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * levels)}]" for i in range(1, levels)]
     return "\n".join(lines)
+
+
+def packed(tensors: dict[str, Any], meta: dict[str, Any]) -> bytes:
+    """A checkpoint file."""
+    return b"".join(checkpoint.pack(tensors, meta))
 
 
 def damaged(payload: bytes) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ from trainkit.errors import Interrupted, NumericsError
 from trainkit.loggers.facts import EpochFacts, StepFacts
 from trainkit.randomness import reseed
 from trainkit.tasks.meter import Meter, Metrics, Terms, sum_terms
+from trainkit.train.guard import is_finite
 from trainkit.train.run import LAST, Run, Step
 
 if TYPE_CHECKING:
@@ -299,5 +300,5 @@ def refuse_non_finite(run: Run, train: Metrics, val: Metrics | None) -> None:
         if metrics is not None and not math.isfinite(metrics["loss"]):
             raise NumericsError(f"the {split} loss is {metrics['loss']} in epoch {run.epoch} ({where}); {ADVICE}")
     for name, tensor in run.judged.state_dict().items():
-        if not torch.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise NumericsError(f"the weights {name} are not finite in epoch {run.epoch} ({where}); {ADVICE}")

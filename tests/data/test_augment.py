@@ -11,13 +11,13 @@ import torch
 import yaml
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as reference
-from trainkit.tasks.meters import Meter
 
 from trainkit import registry
 from trainkit.data.augment import mixing, pixels
 from trainkit.data.augment.base import Augment, Draw
 from trainkit.errors import ConfigError
 from trainkit.schema import check_node, plain
+from trainkit.tasks.meter import Meter
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 CPU = torch.device("cpu")

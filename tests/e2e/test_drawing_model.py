@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from conftest import trained
+from trainkit.data.dataset import hold_out
 from trainkit.data.datasets import tables
-from trainkit.data.splits import hold_out
 from writers import lay_out
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from conftest import clean_environment, trained
 from trainkit.data.dataset import Data
 from trainkit.data.datasets import tables
 from trainkit.data.splits import Array
-from writers import image, lay_out
+from writers import image, lay_out, packed
 
 if TYPE_CHECKING:
     from conftest import Command, CommandHere
@@ -246,7 +246,7 @@ def test_a_checkpoint_says_neither_where_to_write_nor_what_to_read(
     tensors, meta = checkpoint.load(checkpoint.locate(digits_run))
     meta["config"] |= {"output": str(tmp_path / "x.csv"), "overwrite": True, "topk": 7, "input": "/", "batch_size": 3}
     facts = {key: meta[key] for key in meta if key not in ("format", "trainkit", "sha256")}
-    (tmp_path / "hostile.safetensors").write_bytes(checkpoint.pack(tensors, facts))
+    (tmp_path / "hostile.safetensors").write_bytes(packed(tensors, facts))
     lay_out(tmp_path, {"a.png": image(mode="L")})
     done = trainkit_here("predict", "ckpt=hostile.safetensors", "--cfg", "job")
     assert {"output: null", "overwrite: false", "topk: 1", "input: ???", "batch_size: 3"} <= set(done.out.splitlines())
@@ -273,7 +273,7 @@ def test_a_checkpoint_with_other_facts_is_refused(
     tensors, meta = checkpoint.load(checkpoint.locate(digits_run))
     change(meta["data"])
     facts = {key: meta[key] for key in meta if key not in ("format", "trainkit", "sha256")}
-    (tmp_path / "odd.safetensors").write_bytes(checkpoint.pack(tensors, facts))
+    (tmp_path / "odd.safetensors").write_bytes(packed(tensors, facts))
     lay_out(tmp_path, {"a.png": image(mode="L")})
     done = trainkit_here("predict", "ckpt=odd.safetensors", "input=a.png")
     assert done.code == 4 and len(done.err.splitlines()) == 1 and "odd.safetensors" in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -13,7 +14,7 @@ import pytest
 
 from trainkit.checkpoints import checkpoint
 from trainkit.errors import CheckpointError
-from writers import npz, table
+from writers import npz, packed, table
 
 if TYPE_CHECKING:
     from conftest import CommandHere, Outcome
@@ -174,19 +175,19 @@ def test_r57_optimizer_state_goes_by_name() -> None:
 def test_r61_more_elements_than_bytes(tmp_path: Path) -> None:
     import torch
 
-    payload = checkpoint.pack({"model/weight": torch.zeros(4)}, {"config": {}})
+    payload = packed({"model/weight": torch.zeros(4)}, {"config": {}})
     (size,) = struct.unpack("<Q", payload[:8])
     header = json.loads(payload[8 : 8 + size])
     header["model/weight"]["shape"] = [10**10]
     meta = json.loads(header["__metadata__"]["trainkit"])
     claimed = meta["sha256"]
 
-    def packed(digest: str) -> bytes:
+    def forged(digest: str) -> bytes:
         text = json.dumps({**header, "__metadata__": {"trainkit": json.dumps({**meta, "sha256": digest})}}).encode()
         return struct.pack("<Q", len(text)) + text + payload[8 + size :]
 
     assert claimed != checkpoint.UNSIGNED
-    digest = checkpoint._digest(packed(checkpoint.UNSIGNED))
-    (tmp_path / "file").write_bytes(packed(digest))
+    digest = hashlib.sha256(forged(checkpoint.UNSIGNED)).hexdigest()
+    (tmp_path / "file").write_bytes(forged(digest))
     with pytest.raises(CheckpointError, match="is damaged: "):
         checkpoint.load(tmp_path / "file")

@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from power import Watch
 from striking import CALLS, DEATHS, Fault, intercepted
 
 from trainkit import storage
-from trainkit.checkpoints import checkpoint, record
+from trainkit.checkpoints import checkpoint, record, tensorfile
 from trainkit.checkpoints.state import LOGS, flush_logs
 from trainkit.errors import ResourceError
 
@@ -48,10 +49,12 @@ def save(run: Path, number: int, is_best: bool) -> None:
     for name in LOGS:
         storage.append(run / name, f"{name} {number}")
     logs = flush_logs(run)
-    tensors = {"model/weight": torch.full((50,), float(number))}
+    tensors = {f"model/{name}": torch.full((50,), float(number)) for name in ("weight", "other")}
     content = checkpoint.pack(tensors, {"config": {}})
     folder = run / "checkpoints"
-    record.commit(folder, content, epoch=number, step=10 * number, logs=logs, is_best=is_best, keep=KEEP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorfile, "GATHERED", 100)  # a write for the header and for each tensor, as if they were large
+        record.commit(folder, content, epoch=number, step=10 * number, logs=logs, is_best=is_best, keep=KEEP)
 
 
 def begun(run: Path, case: Case) -> Path:

@@ -22,6 +22,7 @@ import saving
 import struck
 from cost import checkpoint_cost, randomness_cost
 from digest import facts
+from memory import extra_memory
 from nursery import Nursery
 from scenes import only_run, write_images
 from striking import DEATHS, ERRORS
@@ -115,11 +116,18 @@ def cost_part(scratch: Path, nursery: Nursery, args: argparse.Namespace) -> Figu
         yield name, f"{statistics.median(shares):.2%} (median of {args.repeats})"
 
 
+def memory_part(scratch: Path, nursery: Nursery, args: argparse.Namespace) -> Figures:
+    """What saving and loading a large model take."""
+    for what, ratio in extra_memory(scratch, nursery).items():
+        yield f"memory of the {what}, in sizes of the checkpoint", f"{ratio:.2f}"
+
+
 PARTS: dict[str, Callable[[Path, Nursery, argparse.Namespace], Figures]] = {
     "kills": kill_part,
     "saves": save_part,
     "run": run_part,
     "cost": cost_part,
+    "memory": memory_part,
 }
 
 

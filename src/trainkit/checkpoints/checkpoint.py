@@ -7,19 +7,21 @@
     __metadata__["trainkit"]           everything else, one JSON text: format, config, data facts, progress, metrics,
                                        optimizer numbers, and the file's own SHA-256
 
+A tensor that has several names is there once, under the first of them; `shared` in the header maps the others to it.
 The digest covers the whole file with the 64 characters of the digest itself read as zeros, so a file proves itself
 wherever it is copied. `read_header` needs no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainkit.checkpoints import record
+from trainkit.checkpoints import record, tensorfile
 from trainkit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -70,42 +72,59 @@ def read_header(path: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def pack(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> bytes:
-    """The bytes of a checkpoint file; the same state gives the same bytes.
+def pack(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> tensorfile.Content:
+    """The bytes of a checkpoint file, in pieces; the same state gives the same bytes.
 
-    tensors: by name, as in the module docstring. meta: JSON data; format, version and digest are added here.
+    tensors: by name, as in the module docstring; they must not change until it is written. meta: JSON data; format,
+    version, digest and the names of shared tensors are added here. Raises CheckpointError for what cannot be saved.
     """
-    from safetensors.torch import save as serialize
-
     from trainkit import __version__
 
-    on_cpu = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
+    again = repeated(tensors)
     header = {"format": FORMAT, "trainkit": __version__, "sha256": UNSIGNED, **meta}
-    payload = serialize(on_cpu, metadata={"trainkit": json.dumps(header, allow_nan=False)})
-    return payload.replace(UNSIGNED.encode(), _digest(payload).encode(), 1)
+    header |= {"shared": again} if again else {}
+    once = {name: tensor for name, tensor in tensors.items() if name not in again}
+    content = tensorfile.pack(once, {"trainkit": json.dumps(header, allow_nan=False)})
+    if len(content.header) > MAX_HEADER:
+        parts = ", ".join(f"{name} {len(json.dumps(value)):,}" for name, value in header.items())
+        raise CheckpointError(
+            f"the header of a checkpoint has at most {MAX_HEADER:,} bytes, this one {len(content.header):,}: "
+            f"{len(once):,} tensors and, in bytes, {parts}"
+        )
+    signed = content.header.replace(UNSIGNED.encode(), content.digest().encode(), 1)
+    return dataclasses.replace(content, header=signed)
+
+
+def repeated(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """The names whose tensor is, in memory, that of a name before it: {name: the first name}."""
+    first: dict[Any, str] = {}
+    found = {}
+    for name, tensor in sorted(tensors.items()):
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and first.setdefault(place, name) != name:
+            found[name] = first[place]
+    return found
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the header of a checkpoint. Raises CheckpointError when a byte is not as written."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load as deserialize
+    """The tensors (on the CPU) and the header of a checkpoint; a shared tensor is one object under all its names.
 
+    Raises CheckpointError when a byte is not as written.
+    """
     meta = read_header(path)
+    claimed = str(meta.get("sha256"))
     try:
-        payload = path.read_bytes()
+        tensors, digest = tensorfile.read(path, lambda text: text.replace(claimed.encode(), UNSIGNED.encode(), 1))
     except OSError as error:
         raise CheckpointError(f"checkpoint '{path}' cannot be read ({error.strerror})") from error
-    claimed = str(meta.get("sha256"))
-    if _digest(payload.replace(claimed.encode(), UNSIGNED.encode(), 1)) != claimed:
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from error
+    if digest != claimed:
         raise CheckpointError(f"checkpoint '{path}' is damaged: its digest does not match its content")
     try:
-        return deserialize(payload), meta
-    except SafetensorError as error:
-        raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from error
-
-
-def _digest(payload: bytes) -> str:
-    return hashlib.sha256(payload).hexdigest()
+        return tensors | {name: tensors[first] for name, first in meta.get("shared", {}).items()}, meta
+    except (AttributeError, LookupError, TypeError) as error:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: it does not say which tensors are shared") from error
 
 
 def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:

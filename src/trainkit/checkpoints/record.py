@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit import storage
+from trainkit.checkpoints.tensorfile import Content
 
 NAME = "record.json"
 FORMAT = 1
@@ -79,16 +80,21 @@ def _entry(values: dict[str, Any]) -> Entry:
 
 
 def commit(
-    folder: Path, payload: bytes, *, epoch: int, step: int, logs: dict[str, int], is_best: bool, keep: int
+    folder: Path, content: Content, *, epoch: int, step: int, logs: dict[str, int], is_best: bool, keep: int
 ) -> Record:
     """Save a checkpoint and make it the last one, and the best one if `is_best`; `keep` of the last stay.
 
-    Raises ResourceError; the record and all files that it names then are as before.
+    The content is written as it comes, piece by piece. Raises ResourceError; the record and all files that it names
+    then are as before.
     """
     old = read(folder)
     name = file_name(epoch, step)
-    storage.replace(folder / name, payload)
-    entry = Entry(name, len(payload), hashlib.sha256(payload).hexdigest(), epoch, step, logs)
+    digest = hashlib.sha256()
+    with storage.replacing(folder / name, content.size) as file:
+        for piece in content:
+            digest.update(piece)
+            file.write(piece)
+    entry = Entry(name, content.size, digest.hexdigest(), epoch, step, logs)
     before = [kept for kept in old.kept if kept.file != name] if old else []
     best = entry if is_best else old.best if old else None
     record = Record(entry, tuple(before[: keep - 1]), best)

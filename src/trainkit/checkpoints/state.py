@@ -27,6 +27,7 @@ from trainkit.data.dataset import Data
 from trainkit.errors import CheckpointError, NumericsError
 from trainkit.loop import refuse_bad_steps
 from trainkit.tasks.meter import Metrics
+from trainkit.train.guard import is_finite
 from trainkit.train.run import Run
 
 LOGS = ("metrics.jsonl", "results.csv")  # cut back on resume to what the checkpoint knows of
@@ -91,7 +92,7 @@ class Checkpoints:
         refuse_bad_steps(run)
         tensors, state = capture(run)
         for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            if not is_finite(tensor):
                 raise NumericsError(f"not saved: {name} is not finite after step {run.step} (lr {run.lr:g})")
         logs = flush_logs(self._run_folder)
         header = {**self._facts, "fingerprint": self.fingerprint, **state, "metrics": self._metrics}
@@ -199,10 +200,11 @@ def mend_record(run_folder: Path, path: Path, best_epoch: int, keep: int) -> Non
             _, header = checkpoint.load(file)
         except CheckpointError:
             continue
-        payload, progress = file.read_bytes(), header["progress"]
-        digest = hashlib.sha256(payload).hexdigest()
+        progress = header["progress"]
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
         logs = log_lengths(run_folder, file, progress["epoch"], progress["step"])
-        entry = record.Entry(file.name, len(payload), digest, progress["epoch"], progress["step"], logs)
+        entry = record.Entry(file.name, storage.size(file), digest, progress["epoch"], progress["step"], logs)
         entries.append(entry)
         if entry.epoch == best_epoch == header["monitor"]["best_epoch"] and "counts" not in progress:
             best = entry
