@@ -129,8 +129,11 @@ class Checkpoints:
             restore(run, tensors, header, path)
             self._metrics = header["metrics"]
             lengths = log_lengths(self._run_folder, path, run.epoch, run.step)
-            if passed or record.read(self.folder) is None:
+            known = record.read(self.folder)
+            if passed or known is None:
                 mend_record(self._run_folder, path, header["monitor"]["best_epoch"], self._keep)
+            else:  # it may have been killed before the links followed the record
+                record.settle(self.folder, known)
             for name, length in lengths.items():
                 storage.truncate(self._run_folder / name, length)
             self._saved = (run.epoch, run.step)

@@ -71,6 +71,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "record-gone": lambda run: (run / "checkpoints" / record.NAME).unlink(),
     "record-other": lambda run: (run / "checkpoints" / record.NAME).write_text("[" * 100_000),
     "record-and-last": lambda run: (damage(run, files(run).last), (run / "checkpoints" / record.NAME).unlink()),
+    "config-gone": lambda run: (run / "config.yaml").unlink(),
+    "config-cut": lambda run: write_anew(run / "config.yaml", (run / "config.yaml").read_bytes()[:100] + b"\0"),
     "links-gone": lambda run: [path.unlink() for path in (run / "checkpoints").iterdir() if path.is_symlink()],
 }
 
@@ -88,6 +90,7 @@ def test_the_run_ends_in_the_same_bits(
     assert main(["resume", str(stopped)]) == 0
     out = capfd.readouterr().out
     assert ("; the checkpoint before it is used" in out) == ("last" in name), out
+    assert ("note: config.yaml is lost or damaged; the config is that of epoch" in out) == ("config" in name), out
     assert "bit-exact" in out and "not bit-exact" not in out
     assert facts(stopped) == facts(only_run(whole))
     known = files(stopped)

@@ -24,6 +24,7 @@ Runs the config of RUN again in a new folder, and compares every number of its l
 examples:
   trainkit reproduce outputs/train/RUN
   trainkit reproduce outputs/train/RUN device.threads=2     what does not change the experiment may be set
+  trainkit reproduce /elsewhere/RUN output_dir=mine         the new folder is made in mine/train, not in outputs/train
 
 Exit code 0: bit-identical. 1: something differs, and it is said what and where first."""
 CLOCK = ("time", "train_seconds", "data_wait", "at")  # of metrics.jsonl: never twice the same
@@ -36,12 +37,12 @@ def reproduce(argv: Sequence[str]) -> int:
     registry.import_plugins(names(given, "plugins"))
     if meaning := [key for key in given if changes_meaning(key)]:
         raise ConfigError(f"{meaning[0]} would make it another experiment: trainkit train repeats a run with changes")
-    stored = stored_config(original)
+    console = Console(as_json=as_json)
+    stored = stored_config(original, console)
     log = events(original)
     config = typed(overridden(stored, given))
     folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
     storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "reproduces": str(original)})
-    console = Console(as_json=as_json)
     console.say(f"reproduces {rundir.shown(original)} in {rundir.shown(folder)}")
     indented = Console(as_json=as_json, prefix="  ")
     command = ["trainkit", "reproduce", *argv]

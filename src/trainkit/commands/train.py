@@ -54,7 +54,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             checkpoints = build.build_checkpoints(config, data, device, folder.path)
             restored = checkpoints.restore(run, allow)
             announce(config, data, run, report, console)
-            folder.note_resumed(run.step)
+            folder.begin(run.step)
             if restored is not None:
                 say_resumed(restored, run, report)
             report.begin(run)
