@@ -68,6 +68,7 @@ ROWS = [
             f"{SAVES}::test_power_lost_in_a_training_run",
             f"{CHANGED}::test_a_longer_run_killed_at_any_call",
             f"{CHANGED}::test_another_lr_killed_at_any_call",
+            "tests/proofs/test_damage.py::test_a_lost_log_is_said_and_the_run_goes_on",
         ),
     ),
     Fault(65, "best and last disagree", proof=(f"{SAVES}::test_killed_at_every_call",)),

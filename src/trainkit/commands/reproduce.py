@@ -39,7 +39,7 @@ def reproduce(argv: Sequence[str]) -> int:
         raise ConfigError(f"{meaning[0]} would make it another experiment: trainkit train repeats a run with changes")
     console = Console(as_json=as_json)
     stored = stored_config(original, console)
-    log = events(original)
+    log = events_to_compare(original, console)
     config = typed(overridden(stored, given))
     folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
     storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "reproduces": str(original)})
@@ -54,6 +54,15 @@ def reproduce(argv: Sequence[str]) -> int:
     for line in in_words(found, folder):
         console.say(line)
     return 0 if found["identical"] else 1
+
+
+def events_to_compare(original: Path, console: Console) -> list[dict[str, Any]]:
+    """The lines of the original's log; of a complete run whose log is lost those that are left, with a note."""
+    completed = rundir.read_status(original).get("state") == "completed"
+    log = events(original) if (original / "metrics.jsonl").exists() or not completed else []
+    if completed and not any(event.get("event") == "end" for event in log):
+        console.note("metrics.jsonl of the original is lost in part: what is left is compared, and the last checkpoint")
+    return log
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -82,7 +91,8 @@ def compare(original: Path, folder: Path, log: list[dict[str, Any]]) -> dict[str
             break
         if event["event"] in ("step", "epoch"):
             found[event["event"] + "s"] += 1
-    found["complete"] = any(event["event"] == "end" for event in log)
+    ended = any(event["event"] == "end" for event in log)
+    found["complete"] = ended or rundir.read_status(original).get("state") == "completed"
     if found["identical"] and found["complete"]:
         found |= compare_tensors(original, folder)
     if not found["identical"]:

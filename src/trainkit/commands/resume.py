@@ -240,7 +240,8 @@ def copy_state(parent: Path, folder: Path) -> None:
         for file in {known.last.file, known.best.file if known.best else known.last.file}:
             storage.replace(folder / "checkpoints" / file, (parent / "checkpoints" / file).read_bytes())
         for name, length in known.last.logs.items():
-            storage.replace(folder / name, (parent / name).read_bytes()[:length])
+            if (parent / name).exists():  # what is lost is said when the new run begins
+                storage.replace(folder / name, (parent / name).read_bytes()[:length])
     except OSError as error:
         raise CheckpointError(f"'{error.filename}' cannot be read ({error.strerror})") from error
     record.write(folder / "checkpoints", record.Record(known.last, (), known.best))

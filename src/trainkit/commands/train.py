@@ -90,6 +90,8 @@ def say_resumed(restored: Restored, run: Run, report: Report) -> None:
     """Where the run goes on, and whether the bits will be those of a run that had not stopped."""
     for text in restored.passed:
         report.note(f"{text}; the checkpoint before it is used")
+    for text in restored.lost:
+        report.note(f"{text}; the checkpoint is whole")
     exact = f"not bit-exact: {', '.join(restored.changes)}" if restored.changes else "bit-exact"
     report.note(f"goes on after epoch {run.epoch}, step {run.step}: {exact}")
 
