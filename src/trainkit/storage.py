@@ -85,17 +85,32 @@ def flush(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def truncate(path: Path, length: int) -> None:
-    """Cut a log back to its first `length` bytes. Raises ResourceError when it fails, or when the log is shorter."""
+def truncate(path: Path, length: int) -> int:
+    """Cut a log back to its first `length` bytes, or to the whole lines among them when some are lost.
+
+    Returns how many bytes it then has. Raises ResourceError when it fails.
+    """
     try:
-        if size(path) < length:
-            raise ResourceError(f"{path} is shorter than the {length:,} bytes that were written")
-        if size(path) > length:
+        kept = whole_lines(path, length)
+        if size(path) > kept:
             with _opened(path, os.O_WRONLY) as descriptor:
-                os.ftruncate(descriptor, length)
+                os.ftruncate(descriptor, kept)
                 os.fsync(descriptor)
     except OSError as error:
         raise cannot_write(path, error) from error
+    return kept
+
+
+def whole_lines(path: Path, length: int) -> int:
+    """Where the last line ends that is whole within the first `length` bytes of a log; 0 when it is not there."""
+    if not length or not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(length - 1)
+        if file.read(1) == b"\n":
+            return length
+        file.seek(0)
+        return file.read(length).rfind(b"\n") + 1
 
 
 def point(link: Path, target: str) -> None:

@@ -8,6 +8,7 @@ DAMAGED = "tests/e2e/test_bad_checkpoint.py::test_damaged"
 ASKED = "tests/e2e/test_bad_checkpoint.py::test_asked_too_much"
 CHECKPOINT = "tests/test_checkpoint.py"
 SAVES = "tests/proofs/test_saves.py"
+CHANGED = "tests/proofs/test_changed.py"
 RESUME = "tests/faults/test_resume.py"
 
 ROWS = [
@@ -60,7 +61,16 @@ ROWS = [
         {"here": "a file"},
         proof=(f"{RESUME}::test_r63_a_run_folder_that_is_removed",),
     ),
-    Fault(64, "killed between checkpoint and log", proof=(f"{SAVES}::test_power_lost_in_a_training_run",)),
+    Fault(
+        64,
+        "killed between checkpoint and log",
+        proof=(
+            f"{SAVES}::test_power_lost_in_a_training_run",
+            f"{CHANGED}::test_a_longer_run_killed_at_any_call",
+            f"{CHANGED}::test_another_lr_killed_at_any_call",
+            "tests/proofs/test_damage.py::test_a_lost_log_is_said_and_the_run_goes_on",
+        ),
+    ),
     Fault(65, "best and last disagree", proof=(f"{SAVES}::test_killed_at_every_call",)),
     Fault(66, "a checkpoint removed while it is read", proof=(f"{SAVES}::test_power_lost_at_every_call",)),
 ]

@@ -21,9 +21,9 @@ Facts = dict[str, str]
 def facts(run: Path, *, steps: bool = True) -> Facts:
     """The digest of each part of a finished run, by name, so that a difference says where it is.
 
-    Each tensor of the last and the best checkpoint (dtype, shape, bytes), what their headers judge and count, each
-    line of metrics.jsonl and results.csv without times, and the result. steps: with the lines of single steps, which
-    are others when `log_every` is.
+    Each tensor of the last and the best checkpoint (dtype, shape, bytes), what their headers judge and count, whether
+    the links lead to them, each line of metrics.jsonl and results.csv without times, and the result. steps: with the
+    lines of single steps, which are others when `log_every` is.
     """
     known = record.read(run / "checkpoints")
     assert known is not None
@@ -33,6 +33,8 @@ def facts(run: Path, *, steps: bool = True) -> Facts:
             tensors, header = checkpoint.load(run / "checkpoints" / entry.file)
             found |= {f"{role} {name}": of_tensor(tensor) for name, tensor in tensors.items()}
             found |= {f"{role} {name}": of_json(header[name]) for name in JUDGEMENTS}
+            link = (run / "checkpoints" / f"{role}.safetensors").resolve()
+            found[f"{role} link"] = "right" if link.name == entry.file else f"leads to {link.name}"
     for line in measurements(run / "metrics.jsonl"):
         if steps or line["event"] != "step":
             name = f"metrics.jsonl {line['event']} {line.get('step', '')}"

@@ -80,7 +80,7 @@ def global_randomness() -> None:
 
 def log_offset() -> None:
     """The logs keep the lines that were written after the checkpoint."""
-    storage.truncate = lambda *arguments: None
+    storage.truncate = lambda path, length: length
 
 
 def threads() -> None:

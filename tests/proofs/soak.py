@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import changed
 import kills
 import saving
 import struck
@@ -98,6 +99,31 @@ def run_part(scratch: Path, nursery: Nursery, args: argparse.Namespace) -> Figur
     yield "resumed, all with the digests of the run that was not struck", f"{codes.total()}"
 
 
+def change_part(scratch: Path, nursery: Nursery, args: argparse.Namespace) -> Figures:
+    """A run that is made longer, and one that goes on with another lr, killed at each call by which they write."""
+    (scratch / "runs").mkdir()
+    longer, other = changed.changes(scratch / "runs")
+    without = facts(longer.run)
+    found: collections.Counter[str] = collections.Counter()
+    for kind in ("before", "after"):
+        for number in range(len(longer.calls)):
+            place = scratch / f"longer-{kind}{number}"
+            found[changed.lengthen_and_kill(longer, number, kind, place, nursery)] += 1
+        for number in range(len(other.calls)):
+            place = scratch / f"other-{kind}{number}"
+            found[changed.override_and_kill(other, without, number, kind, place, nursery)] += 1
+        say(f"changes killed {kind} a call: {dict(found)}")
+    yield (
+        "calls by which the longer run writes, and the one with another lr",
+        f"{len(longer.calls)}, {len(other.calls)}",
+    )
+    outcomes = "; ".join(str(found[name]) for name in ("none", "refused", "resumed"))
+    yield "longer runs killed: no folder yet; half made and refused; resumed", outcomes
+    yield "runs with another lr killed: before they began with it; after", f"{found['not begun']}; {found['begun']}"
+    resumed = found["resumed"] + found["not begun"] + found["begun"]
+    yield "resumed, all with the digests of the run that was asked for", f"{resumed}"
+
+
 def cost_part(scratch: Path, nursery: Nursery, args: argparse.Namespace) -> Figures:
     """What it costs, on MNIST; medians."""
     data = args.data_dir or os.environ.get("TRAINKIT_DATA")
@@ -126,6 +152,7 @@ PARTS: dict[str, Callable[[Path, Nursery, argparse.Namespace], Figures]] = {
     "kills": kill_part,
     "saves": save_part,
     "run": run_part,
+    "changes": change_part,
     "cost": cost_part,
     "memory": memory_part,
 }

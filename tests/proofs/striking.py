@@ -63,7 +63,7 @@ class Fault:
     def _concerns(self, name: str, arguments: tuple[Any, ...]) -> bool:
         if name in ("write", "fsync", "ftruncate", "close"):
             return arguments[0] in self._descriptors
-        return str(arguments[1 if name == "symlink" else 0]).startswith(self._folder)
+        return os.path.abspath(arguments[1 if name == "symlink" else 0]).startswith(self._folder)
 
     def _strike(self, name: str, call: Call, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if self._kind in DEATHS:

@@ -1,18 +1,22 @@
-"""Damaged checkpoints and records: never other numbers; what is whole is used, and the run ends in the same bits."""
+"""Damaged checkpoints, records, logs: never other numbers; what is whole is used, and the run ends in the same bits."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from digest import facts
+from digest import facts, measurements, table
 from scenes import BUSY, copy_as_it_is, only_run, states_kept
 
 import writers
 from trainkit.checkpoints import checkpoint, record
+from trainkit.checkpoints.state import LOGS
 from trainkit.cli import main
 from trainkit.errors import CheckpointError
+from trainkit.runs.rundir import read_status
 
 WORDS = [*BUSY, "batch_size=256", "epochs=6", "checkpoint_every=2steps", "keep_last=3"]
 
@@ -71,6 +75,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "record-gone": lambda run: (run / "checkpoints" / record.NAME).unlink(),
     "record-other": lambda run: (run / "checkpoints" / record.NAME).write_text("[" * 100_000),
     "record-and-last": lambda run: (damage(run, files(run).last), (run / "checkpoints" / record.NAME).unlink()),
+    "config-gone": lambda run: (run / "config.yaml").unlink(),
+    "config-cut": lambda run: write_anew(run / "config.yaml", (run / "config.yaml").read_bytes()[:100] + b"\0"),
     "links-gone": lambda run: [path.unlink() for path in (run / "checkpoints").iterdir() if path.is_symlink()],
 }
 
@@ -88,11 +94,88 @@ def test_the_run_ends_in_the_same_bits(
     assert main(["resume", str(stopped)]) == 0
     out = capfd.readouterr().out
     assert ("; the checkpoint before it is used" in out) == ("last" in name), out
+    assert ("note: config.yaml is lost or damaged; the config is that of epoch" in out) == ("config" in name), out
     assert "bit-exact" in out and "not bit-exact" not in out
     assert facts(stopped) == facts(only_run(whole))
     known = files(stopped)
     names = {path.name for path in (stopped / "checkpoints").glob("epoch*")}
     assert known.best is not None and names == {known.best.file, *(entry.file for entry in known.kept)}
+
+
+def cut(path: Path, part: float) -> None:
+    """Keep this part of a file, most likely up to the middle of a line."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "metrics-gone": lambda run: (run / "metrics.jsonl").unlink(),
+    "metrics-cut": lambda run: cut(run / "metrics.jsonl", 0.5),
+    "metrics-empty": lambda run: cut(run / "metrics.jsonl", 0),
+    "results-gone": lambda run: (run / "results.csv").unlink(),
+    "results-cut": lambda run: cut(run / "results.csv", 0.8),
+    "both-gone": lambda run: [(run / name).unlink() for name in LOGS],
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_lost_log_is_said_and_the_run_goes_on(
+    name: str, stopped: Path, whole: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also when it then falls back to a checkpoint that was saved before the loss: no line is there twice."""
+    LOSSES[name](stopped)
+    with states_kept(stopped.parent / "states"):
+        assert main(["resume", str(stopped)]) == 0
+    out = capfd.readouterr().out
+    assert "step 16: bit-exact" in out, out
+    for log in LOGS:
+        lost = f"note: {log} is lost: what it said up to step 16; the checkpoint is whole"
+        less = re.search(
+            rf"note: {log} has lost [\d,]+ of its [\d,]+ bytes up to step 16; the checkpoint is whole", out
+        )
+        mine = log.startswith(name.partition("-")[0]) or "both" in name
+        assert (lost in out or less is not None) == mine, out
+    later = next(state for state in (stopped.parent / "states").iterdir() if files(state).last.step == 20)
+    damage(later, files(later).last)
+    damage(later, files(later).previous[0])
+    assert main(["resume", str(later)]) == 0
+    assert "step 16: bit-exact" in capfd.readouterr().out
+    for run in (stopped, later):
+        found, expected = facts(run), facts(only_run(whole))
+        for fact in [fact for fact in found if not fact.startswith(LOGS)]:
+            assert found[fact] == expected[fact], fact
+        ours, theirs = (
+            [line for line in measurements(path / "metrics.jsonl") if line.get("step", 0) > 16]
+            for path in (run, only_run(whole))
+        )
+        assert ours == theirs
+        rows = [row["epoch"] for row in table(run / "results.csv")]
+        assert rows[-2:] == ["3", "4"] and sorted(set(rows)) == rows
+
+
+def test_readers_cope_with_lost_logs(whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = copy_as_it_is(only_run(whole), tmp_path / "outputs" / "train" / "run")
+    assert main(["reproduce", str(run), f"output_dir={tmp_path}"]) == 0
+    assert "\nbit-identical: 24 logged steps and 4 epochs, " in capfd.readouterr().out
+    cut(run / "metrics.jsonl", 0.6)
+    lost = "note: metrics.jsonl of the original is lost in part: what is left is compared, and the last checkpoint\n"
+    assert main(["reproduce", str(run), f"output_dir={tmp_path}"]) == 0
+    out = capfd.readouterr().out
+    assert lost in out and re.search(r"\nbit-identical: \d+ logged steps and \d epochs?, \d\d tensors", out), out
+    for name in LOGS:
+        (run / name).unlink()
+    assert main(["reproduce", str(run), f"output_dir={tmp_path}"]) == 0
+    out = capfd.readouterr().out
+    assert lost in out and re.search(r"\nbit-identical: 0 logged steps and 0 epochs, \d\d tensors", out), out
+    assert main(["runs", str(run.parent), "--json"]) == 0
+    (found,) = json.loads(capfd.readouterr().out)["runs"]
+    status = read_status(run)["result"]
+    assert found["metrics"]["test/accuracy"] == status["metrics"]["test"]["accuracy"]
+    assert main(["report", str(run)]) == 0
+    assert "missing: run: metrics.jsonl is not there\n" in capfd.readouterr().out
+    assert f"accuracy {status['metrics']['test']['accuracy']:.2%} on test" in (run / "report.html").read_text()
+    assert main(["resume", str(run), "epochs=+1", "extend=hold", "patience=null", "allow=[patience]"]) == 0
+    assert "metrics.jsonl is lost: what it said up to step 24" in capfd.readouterr().out
 
 
 def test_nothing_whole_is_an_error(stopped: Path, capfd: pytest.CaptureFixture[str]) -> None:

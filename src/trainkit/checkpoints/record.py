@@ -103,8 +103,13 @@ def commit(
 
 
 def write(folder: Path, record: Record) -> None:
-    """Make `record` the one that counts, point the links at its files, and delete those it does not name."""
+    """Make `record` the one that counts, and the folder what it says."""
     storage.replace_json(folder / NAME, {"format": FORMAT, **dataclasses.asdict(record)})
+    settle(folder, record)
+
+
+def settle(folder: Path, record: Record) -> None:
+    """Point the links at the record's files, and delete those it does not name."""
     storage.point(folder / "last.safetensors", record.last.file)
     if record.best is not None:
         storage.point(folder / "best.safetensors", record.best.file)

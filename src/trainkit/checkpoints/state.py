@@ -35,10 +35,14 @@ LOGS = ("metrics.jsonl", "results.csv")  # cut back on resume to what the checkp
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """passed: a line for each newer checkpoint that is damaged. changes: what makes the bits others than they were."""
+    """passed: a line for each newer checkpoint that is damaged. changes: what makes the bits others than they were.
+
+    lost: a line for each log of which something is gone.
+    """
 
     passed: list[str]
     changes: list[str]
+    lost: list[str]
 
 
 class Checkpoints:
@@ -132,17 +136,31 @@ class Checkpoints:
             restore(run, tensors, header, path)
             self._metrics = header["metrics"]
             lengths = log_lengths(self._run_folder, path, run.epoch, run.step)
-            if passed or record.read(self.folder) is None:
+            known = record.read(self.folder)
+            if passed or known is None:
                 mend_record(self._run_folder, path, header["monitor"]["best_epoch"], self._keep)
-            for name, length in lengths.items():
-                storage.truncate(self._run_folder / name, length)
+            else:  # it may have been killed before the links followed the record
+                record.settle(self.folder, known)
             self._saved = (run.epoch, run.step)
-            return Restored(passed, changes)
+            return Restored(passed, changes, self._cut_logs(lengths, run.step))
         if files:
             raise CheckpointError("; ".join(passed))
         for name in LOGS:
             storage.truncate(self._run_folder / name, 0)
         return None
+
+    def _cut_logs(self, lengths: dict[str, int], step: int) -> list[str]:
+        """Cut the logs back to what a checkpoint knows of. Returns a line for each of which something is gone."""
+        kept = {name: storage.truncate(self._run_folder / name, length) for name, length in lengths.items()}
+        lost = [name for name, length in lengths.items() if kept[name] < length]
+        if lost:
+            shorten_logs(self.folder, kept)
+        return [
+            f"{name} is lost: what it said up to step {step}"
+            if kept[name] == 0
+            else f"{name} has lost {lengths[name] - kept[name]:,} of its {lengths[name]:,} bytes up to step {step}"
+            for name in lost
+        ]
 
     def _judge(self, header: dict[str, Any], path: Path, allow: Sequence[str]) -> list[str]:
         """What is not as it was and changes bits, a line each. Raises CheckpointError for what changes the meaning."""
@@ -175,6 +193,18 @@ def log_lengths(run_folder: Path, path: Path, epoch: int, step: int) -> dict[str
         length += len(line)
     rows = results.read_bytes().splitlines(keepends=True) if results.exists() else []
     return {LOGS[0]: length, LOGS[1]: sum(map(len, rows[: 1 + epoch if epoch else 0]))}
+
+
+def shorten_logs(folder: Path, kept: dict[str, int]) -> None:
+    """Have the record ask for no more of a log than is left: what is written from here on comes after all it names."""
+    known = record.read(folder)
+    assert known is not None  # it was mended before
+
+    def shorten(entry: record.Entry) -> record.Entry:
+        return dataclasses.replace(entry, logs={name: min(size, kept[name]) for name, size in entry.logs.items()})
+
+    best = None if known.best is None else shorten(known.best)
+    record.write(folder, record.Record(shorten(known.last), tuple(map(shorten, known.previous)), best))
 
 
 def _event(line: bytes) -> dict[str, Any]:

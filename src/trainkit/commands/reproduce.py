@@ -26,6 +26,7 @@ Runs the config of RUN again in a new folder, and compares every number of its l
 examples:
   trainkit reproduce outputs/train/RUN
   trainkit reproduce outputs/train/RUN device.threads=2     what does not change the experiment may be set
+  trainkit reproduce /elsewhere/RUN output_dir=mine         the new folder is made in mine/train, not in outputs/train
 
 Exit code 0: bit-identical. 1: something differs, and it is said what and where first."""
 CLOCK = ("time", "train_seconds", "data_wait", "at")  # of metrics.jsonl: never twice the same
@@ -38,12 +39,12 @@ def reproduce(argv: Sequence[str]) -> int:
     registry.import_plugins(names(given, "plugins"))
     if meaning := [key for key in given if changes_meaning(key)]:
         raise ConfigError(f"{meaning[0]} would make it another experiment: trainkit train repeats a run with changes")
-    stored = stored_config(original)
-    log = events(original)
+    console = Console(as_json=as_json)
+    stored = stored_config(original, console)
+    log = events_to_compare(original, console)
     config = typed(overridden(stored, given))
     folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
     storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "reproduces": str(original)})
-    console = Console(as_json=as_json)
     console.say(f"reproduces {rundir.shown(original)} in {rundir.shown(folder)}")
     indented = Console(as_json=as_json, prefix="  ")
     command = ["trainkit", "reproduce", *argv]
@@ -55,6 +56,15 @@ def reproduce(argv: Sequence[str]) -> int:
     for line in in_words(found, folder):
         console.say(line)
     return 0 if found["identical"] else 1
+
+
+def events_to_compare(original: Path, console: Console) -> list[dict[str, Any]]:
+    """The lines of the original's log; of a complete run whose log is lost those that are left, with a note."""
+    completed = rundir.read_status(original).get("state") == "completed"
+    log = events(original) if (original / "metrics.jsonl").exists() or not completed else []
+    if completed and not any(event.get("event") == "end" for event in log):
+        console.note("metrics.jsonl of the original is lost in part: what is left is compared, and the last checkpoint")
+    return log
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -83,7 +93,8 @@ def compare(original: Path, folder: Path, log: list[dict[str, Any]]) -> dict[str
             break
         if event["event"] in ("step", "epoch"):
             found[event["event"] + "s"] += 1
-    found["complete"] = any(event["event"] == "end" for event in log)
+    ended = any(event["event"] == "end" for event in log)
+    found["complete"] = ended or rundir.read_status(original).get("state") == "completed"
     if found["identical"] and found["complete"]:
         found |= compare_tensors(original, folder)
     if not found["identical"]:

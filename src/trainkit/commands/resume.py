@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Sequence
@@ -12,18 +13,20 @@ import yaml
 
 from trainkit import registry, storage
 from trainkit.checkpoints import checkpoint, record
-from trainkit.config.changes import refuse_other_meaning
+from trainkit.config.changes import changes_meaning, differences, refuse_other_meaning
 from trainkit.config.check import check
 from trainkit.config.compose import parse
 from trainkit.config.flags import FlagParser
-from trainkit.config.folders import read_text, read_yaml
+from trainkit.config.folders import read_text
 from trainkit.config.frame import Train, to_plain
 from trainkit.config.trust import refuse_interpolations, refuse_targets
 from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.launch.outcome import run_training
 from trainkit.runs import rundir
+from trainkit.runs.records import parse_config
 from trainkit.runs.rundir import RunDir
+from trainkit.text import without_secrets
 
 RULES = ("hold", "stretch", "rewarm")
 HELP = """\
@@ -37,6 +40,7 @@ examples:
   trainkit resume outputs/train/RUN epochs=+10 extend=rewarm
   trainkit resume outputs/train/RUN optim.lr=0.01 allow=[optim.lr]
   trainkit resume outputs/sweeps/SWEEP                  the jobs of a sweep that are not done
+  trainkit resume /elsewhere/RUN epochs=+10 output_dir=mine   the new folder is made in mine/train, not in outputs/train
 
 What changes neither data nor model nor training may be set freely (workers, log_every, device, …); resume says what
 is then no longer bit-exact. Anything else must be allowed by name. extend= says how the learning rate goes on after
@@ -50,16 +54,18 @@ def resume(argv: Sequence[str]) -> int:
     allow = names(given, "allow")
     registry.import_plugins(names(given, "plugins"))
     status = rundir.read_status(folder)
-    stored = stored_config(folder)
-    more = [text for text in overrides if re.fullmatch(r"epochs=\+0*[1-9]\d*", text)]
     console = Console(as_json=as_json)
+    stored = stored_config(folder, console)
+    allow += accepted(folder, stored)
+    command = ["trainkit", "resume", *argv]
+    more = [text for text in overrides if re.fullmatch(r"epochs=\+0*[1-9]\d*", text)]
     if more:
         given.pop("epochs")
         rule = given.pop("extend", None)
         allow += ["epochs", "extensions"]
         config = longer(folder, stored, given, int(more[-1].partition("+")[2]), rule, status)
         refuse_other_meaning(stored, to_plain(config), allow)
-        folder = copy_of(folder, config, console)
+        folder = copy_of(folder, config, console, command, overrides)
     elif status.get("state") == "completed":
         if set(given) - {"plugins"}:
             raise ConfigError(f"{rundir.shown(folder)} is complete; to train longer: trainkit resume RUN epochs=+N")
@@ -67,9 +73,9 @@ def resume(argv: Sequence[str]) -> int:
         console.say(f"  trainkit resume {shlex.quote(rundir.shown(folder))} epochs=+N")
         return 0
     else:
-        config = typed(overridden(stored, given))
+        config = typed(overridden(stored, {"output_dir": home_of(folder), **given}))
         refuse_other_meaning(stored, to_plain(config), allow)
-    return run_training(config, RunDir(folder, "train"), console, ["trainkit", "resume", *argv], overrides, allow=allow)
+    return run_training(config, RunDir(folder, "train"), console, command, overrides, allow=allow)
 
 
 def words_of(verb: str, argv: Sequence[str]) -> tuple[Path, list[str], bool]:
@@ -112,22 +118,20 @@ def names(given: dict[str, Any], key: str) -> list[str]:
     return items
 
 
-def stored_config(folder: Path) -> dict[str, Any]:
-    """The config of the newest checkpoint that can be read, or before the first one that of config.yaml.
+def stored_config(folder: Path, console: Console) -> dict[str, Any]:
+    """The config in the folder's config.yaml; where that is lost, what the newest checkpoint says, and a note of it.
 
-    Raises CheckpointError when the folder is not that of a training run.
+    Raises CheckpointError when the folder is not that of a training run, or of one that was killed while it was made.
     """
-    for path in record.candidates(folder / "checkpoints"):
-        try:
-            config = checkpoint.read_header(path)["config"]
-            break
-        except CheckpointError:
-            continue
-    else:
-        file = folder / "config.yaml"
-        if not file.is_file():
-            raise CheckpointError(f"'{folder}' is not the folder of a training run: no config.yaml in it")
-        config = read_yaml(read_text(file), file)
+    file = folder / "config.yaml"
+    try:
+        config = parse_config(read_text(file), file)
+    except (ConfigError, ValueError) as error:
+        if rundir.read_status(folder).get("state") == "created":  # a copy without it may be half a copy
+            again = "remove it, and give the command again that made it"
+            raise CheckpointError(f"'{folder}' was killed while it was made, before its first step: {again}") from error
+        config, path = newest_config(folder)
+        console.note(f"config.yaml is lost or damaged; the config is that of {path.name}")
     if "ckpt" in config:
         raise CheckpointError(f"'{folder}' is not the folder of a training run")
     refuse_targets(config, folder)
@@ -135,9 +139,32 @@ def stored_config(folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
+def newest_config(folder: Path) -> tuple[dict[str, Any], Path]:
+    """What the newest checkpoint that can be read has for a config, and its path. Raises CheckpointError."""
+    for path in record.candidates(folder / "checkpoints"):
+        with contextlib.suppress(CheckpointError):
+            return checkpoint.read_header(path)["config"], path
+    raise CheckpointError(f"'{folder}' is not the folder of a training run: no config.yaml in it that can be read")
+
+
+def accepted(folder: Path, stored: dict[str, Any]) -> list[str]:
+    """The keys in which a checkpoint is of another experiment than the folder's config: allowed once, when the run
+    went on (or was made longer) with that config, but killed before the save that would have said so.
+    """
+    found: dict[str, None] = {}
+    for path in record.candidates(folder / "checkpoints"):
+        with contextlib.suppress(CheckpointError):
+            saved = checkpoint.read_header(path)["config"]
+            found |= dict.fromkeys(filter(changes_meaning, differences(saved, stored)))
+    return list(found)
+
+
 def overridden(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The stored config with the values of dotted keys put in. A checkpoint never names plugins: they run code."""
-    config = yaml.safe_load(yaml.safe_dump({**stored, "plugins": []}))
+    """The stored config with the values of dotted keys put in.
+
+    Only the command line names plugins, which run code, and says where new files go.
+    """
+    config = yaml.safe_load(yaml.safe_dump({**stored, "plugins": [], "output_dir": str(Train.output_dir)}))
     for key, value in given.items():
         *parents, last = key.split(".")
         node = config
@@ -147,6 +174,14 @@ def overridden(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"key '{key}' is not known: {name} has no keys")
         node[last] = value
     return dict(config)
+
+
+def home_of(folder: Path) -> str:
+    """The `output_dir` that a run folder lies in: `outputs` of outputs/train/RUN and of outputs/sweeps/SWEEP/JOB."""
+    for depth, name in ((1, "train"), (2, "sweeps")):
+        if folder.parts[-depth - 1 : -depth] == (name,):
+            return str(folder.parents[depth])
+    return str(Train.output_dir)
 
 
 def typed(config: dict[str, Any]) -> Train:
@@ -181,13 +216,19 @@ def longer(
     return config
 
 
-def copy_of(parent: Path, config: Train, console: Console) -> Path:
-    """A new run folder that holds what the finished run had at its end."""
+def copy_of(parent: Path, config: Train, console: Console, command: Sequence[str], overrides: Sequence[str]) -> Path:
+    """A new run folder that holds what the finished run had at its end, and the config that goes on from there.
+
+    config.yaml is the last file: a folder that has it can be resumed, whenever the process is killed.
+    """
     folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
     rule = config.extensions[-1].partition("@")[0]
     console.say(f"extends {rundir.shown(parent)} to {config.epochs} epochs, lr by {rule}, in {rundir.shown(folder)}")
+    facts = {"verb": "train", "state": "created", "parent": str(parent)}
+    storage.replace_json(folder / "status.json", {**facts, "overrides": without_secrets(list(overrides))})
     copy_state(parent, folder)
-    storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "parent": str(parent)})
+    rundir.write_command(folder, command)
+    rundir.write_config(folder, to_plain(config))
     return folder
 
 
@@ -201,7 +242,8 @@ def copy_state(parent: Path, folder: Path) -> None:
         for file in {known.last.file, known.best.file if known.best else known.last.file}:
             storage.replace(folder / "checkpoints" / file, (parent / "checkpoints" / file).read_bytes())
         for name, length in known.last.logs.items():
-            storage.replace(folder / name, (parent / name).read_bytes()[:length])
+            if (parent / name).exists():  # what is lost is said when the new run begins
+                storage.replace(folder / name, (parent / name).read_bytes()[:length])
     except OSError as error:
         raise CheckpointError(f"'{error.filename}' cannot be read ({error.strerror})") from error
     record.write(folder / "checkpoints", record.Record(known.last, (), known.best))

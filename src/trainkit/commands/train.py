@@ -60,7 +60,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             checkpoints = build.build_checkpoints(config, data, device, folder.path)
             restored = checkpoints.restore(run, allow)
             announce(config, data, run, report, console)
-            folder.note_resumed(run.step)
+            folder.begin(run.step)
             if restored is not None:
                 say_resumed(restored, run, report)
             report.begin(plan_of(run))
@@ -110,6 +110,8 @@ def say_resumed(restored: Restored, run: Run, report: Report) -> None:
     """Where the run goes on, and whether the bits will be those of a run that had not stopped."""
     for text in restored.passed:
         report.note(f"{text}; the checkpoint before it is used")
+    for text in restored.lost:
+        report.note(f"{text}; the checkpoint is whole")
     exact = f"not bit-exact: {', '.join(restored.changes)}" if restored.changes else "bit-exact"
     report.note(f"goes on after epoch {run.epoch}, step {run.step}: {exact}")
 

@@ -15,7 +15,8 @@ from trainkit.launch.run import COMMAND, run
 def resume(argv: Sequence[str]) -> int:
     """Resume the run or the sweep that `argv` names. Returns the exit code."""
     place, more, as_json = single.words_of("resume", argv)
-    if (place / "config.yaml").exists() or not (place / COMMAND).is_file():
+    is_run = any((place / name).exists() for name in ("config.yaml", "status.json"))
+    if is_run or not (place / COMMAND).is_file():
         return single.resume(argv)
     _, verb, *words = shlex.split((place / COMMAND).read_text(encoding="utf-8"))
     again = shlex.join(["trainkit", verb, *words, assignment("hydra.sweep.dir", str(place))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -116,8 +117,9 @@ class Files:
         if storage.size(self.metrics) == 0:
             self._line({"event": "start", "at": round(self._at, 3)})
             return
-        last = json.loads(self.metrics.read_bytes().splitlines()[-1])
-        self.started = time.monotonic() - last.get("time", 0.0)
+        with contextlib.suppress(ValueError, AttributeError, TypeError):  # a line that somebody has changed
+            last = json.loads(self.metrics.read_bytes().splitlines()[-1])
+            self.started = time.monotonic() - last.get("time", 0.0)
 
     def note(self, text: str) -> None:
         log.info("%s", visible(text))

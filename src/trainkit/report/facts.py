@@ -137,6 +137,7 @@ def read_facts(folder: Path) -> Facts:
     if facts.verb == "train":
         _read_metrics(facts)
         facts.header = _header(facts)
+        facts.measured = facts.measured or _measured(facts.result.get("metrics"))
         if not facts.measured:
             _measure_by_checkpoint(facts)
     else:

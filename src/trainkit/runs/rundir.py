@@ -47,6 +47,18 @@ def create(parent: Path, label: str = "") -> Path:
         return path
 
 
+def write_command(folder: Path, command: Sequence[str]) -> None:
+    """Write what to type to run it again, without secrets."""
+    storage.replace(folder / "command.txt", (shlex.join(without_secrets(list(command))) + "\n").encode())
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write the config by which the run is resumed."""
+    import yaml
+
+    storage.replace(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+
+
 class RunDir:
     """The folder of one run while it runs."""
 
@@ -55,7 +67,7 @@ class RunDir:
         self.verb = verb
         self._status: dict[str, Any] = {}
         self._lock = -1
-        self._config = b""
+        self._config: dict[str, Any] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -66,34 +78,38 @@ class RunDir:
 
         Raises ConfigError when another process holds it, ResourceError when it cannot be written.
         """
-        import yaml
-
-        command, overrides = without_secrets(list(command)), without_secrets(list(overrides))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path / ".lock")
         except OSError as error:
             raise storage.cannot_write(self.path, error) from error
         storage.remove_temporaries(self.path)
-        self._config = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
         before = read_status(self.path)
+        if (self.path / "checkpoints").exists():
+            self._config = config  # which is not the run's before it fits what was saved
+        else:
+            write_config(self.path, config)
+        if "overrides" not in before:  # else it is known what made the run
+            write_command(self.path, command)
         now = {"state": "running", "pid": os.getpid()}
         if "started" in before:
             kept = {key: value for key, value in before.items() if key not in ("exit_code", "error", "result", "ended")}
-            again = {"at": _now(), "command": list(command)}
+            again = {"at": _now(), "command": without_secrets(list(command))}
             self._status = {**kept, **now, "resumed": [*kept.get("resumed", []), again]}
         else:
-            storage.replace(self.path / "config.yaml", self._config)
-            storage.replace(self.path / "command.txt", (shlex.join(command) + "\n").encode())
-            start = {"verb": self.verb, **now, "started": _now(), "overrides": list(overrides)}
-            self._status = {**before, **start}
+            asked = {"overrides": without_secrets(list(overrides))}
+            self._status = {**asked, **before, "verb": self.verb, **now, "started": _now()}
         storage.replace_json(self.path / "status.json", self._status)
 
-    def note_resumed(self, step: int) -> None:
-        """Record after which step a run went on, and with which config, now that it fits what was saved."""
+    def begin(self, step: int) -> None:
+        """Record that the run begins, or goes on, after this step, with this config, now that it fits what was saved.
+
+        From here on config.yaml says what the run is, also if it is killed before it saves anything.
+        """
+        if self._config is not None:
+            write_config(self.path, self._config)
         if resumed := self._status.get("resumed"):
             resumed[-1]["step"] = step
-            storage.replace(self.path / "config.yaml", self._config)
             storage.replace_json(self.path / "status.json", self._status)
 
     def close(self, state: str, **facts: Any) -> None:
