@@ -47,10 +47,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, every: tuple[float, str], keep: int, facts: Mapping[str, Any], data: Data) -> None:
         self.folder = folder / "checkpoints"
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage.cannot_write(self.folder, error) from error
+        storage.make_folder(self.folder)
         self._run_folder = folder
         self._number, self._unit = every
         self._keep = keep

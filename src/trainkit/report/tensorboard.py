@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainkit import rundir
+from trainkit import rundir, storage
 from trainkit.report.sinks import of_epoch, scalars
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TensorBoard:
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self.folder.mkdir(exist_ok=True)
+        storage.make_folder(self.folder)
         name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"
         self.writer = RecordWriter((self.folder / name).open("xb"))
         self._event(file_version="brain.Event:2")
