@@ -37,13 +37,11 @@ ALLOWED = {
     ("formats.py", "torch.export.load"): "reads back the bytes that were just written, to check them; never a file",
     ("history/records.py", "yaml.load"): "with the safe loader, in C",
     ("report/loggers.py", "importlib.import_module"): "of three loggers, by names that were checked",
-    ("report/answers.py", "np.load"): "with allow_pickle=False",
     ("planning/memory.py", "ctypes"): "calls malloc_trim of the C library",
     ("runtime.py", "ctypes"): "calls mallopt of the C library",
     ("registry.py", "importlib.import_module"): "of packaged components, and of plugins, which the command line names",
     ("schema.py", "eval"): "of an annotation in the source of a registered builder, which has been imported anyway",
     ("data/decoders.py", "subprocess"): "starts the decoding workers: this interpreter, a fixed module, no shell",
-    ("data/datasets/npz.py", "np.load"): "with allow_pickle=False",
 }
 
 

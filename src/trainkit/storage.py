@@ -121,6 +121,19 @@ def read_regular(path: Path, limit: int = MAX_SMALL) -> bytes:
     return content
 
 
+def copy(source: Path, path: Path, length: int) -> None:
+    """Make `path` hold the first `length` bytes of a regular file.
+
+    Raises OSError for a source that cannot be read or is shorter, ResourceError as `replacing` does.
+    """
+    with open_regular(source) as file:
+        if os.fstat(file.fileno()).st_size < length:
+            raise OSError(errno.EINVAL, f"shorter than the {length:,} bytes that were written", str(source))
+        with replacing(path, length) as copied:
+            while length > 0:
+                length -= copied.write(file.read(min(length, 1 << 20)))
+
+
 def read_text(path: Path, limit: int = MAX_SMALL) -> str:
     """`read_regular` as text. Raises OSError, and ValueError for what is not UTF-8."""
     return read_regular(path, limit).decode("utf-8")
