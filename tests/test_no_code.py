@@ -43,7 +43,6 @@ ALLOWED = {
     ): "reads back the bytes that were just written, to check them; never a file",
     ("runs/records.py", "yaml.load"): "with the safe loader, in C",
     ("loggers/choose.py", "importlib.import_module"): "of three loggers, by names that were checked",
-    ("report/answers.py", "np.load"): "with allow_pickle=False",
     ("planning/memory.py", "ctypes"): "calls malloc_trim of the C library",
     ("runtime.py", "ctypes"): "calls mallopt of the C library",
     ("registry.py", "importlib.import_module"): "of packaged components, and of plugins, which the command line names",
@@ -52,7 +51,6 @@ ALLOWED = {
         "data/images/decoders.py",
         "subprocess",
     ): "starts the decoding workers: this interpreter, a fixed module, no shell",
-    ("data/datasets/npz.py", "np.load"): "with allow_pickle=False",
 }
 
 

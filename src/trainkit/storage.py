@@ -1,23 +1,30 @@
 """The only module that writes durably: whole files that replace old ones at once, and logs that only grow.
 
 All of it goes through `os.open`, `os.write`, `os.ftruncate`, `os.fsync`, `os.replace`, `os.rename`, `os.unlink` and
-`os.symlink`, so that a test can kill or fail each call in turn.
+`os.symlink`, so that a test can kill or fail each call in turn. Nothing is written through a symbolic link.
+
+What may be a stranger's is read here too: regular files only, and no more of them than the caller takes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from trainkit.errors import ConfigError, ResourceError
 
+MAX_SMALL = 1_000_000  # bytes of a status, a config and the like: what is larger was not written by a run
+MAX_LINE = 100_000_000  # bytes of a line of a log; the one with the confusion matrices of 1,000 classes has millions
+_NO_OTHER = os.O_NOFOLLOW | os.O_NONBLOCK  # no link, no pipe that would wait for its reader
 _TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{6}\.tmp")
 
 
@@ -60,7 +67,7 @@ def append(path: Path, line: str) -> None:
     """Add one line to a text file. Raises ResourceError, and takes back what was written of the line, when it fails."""
     content = (line + "\n").encode()
     try:
-        with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
+        with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_OTHER) as descriptor:
             before = os.fstat(descriptor).st_size
             try:
                 _write(descriptor, content)
@@ -69,6 +76,76 @@ def append(path: Path, line: str) -> None:
                 raise
     except OSError as error:
         raise cannot_write(path, error, len(content)) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder inside of a run folder, if it is not there yet. Raises ResourceError, for a link to one too."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if path.is_symlink():
+        raise ResourceError(f"{path} is a link; a run writes into its own folder only: remove it")
+
+
+def refuse_strange(folder: Path) -> None:
+    """Raise ResourceError when a run folder holds a link, a pipe or a device: to write there would lead out of it.
+
+    What the folders in it hold is not looked at: nothing there is written to, it is replaced.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
+                    what = "a link" if entry.is_symlink() else "neither file nor folder"
+                    raise ResourceError(f"{entry.path} is {what}; a run writes into its own folder only: remove it")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be read ({error.strerror})") from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to be read. Raises OSError, for a device too, and a pipe, which would keep the reader waiting."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.open("rb")
+
+
+def read_regular(path: Path, limit: int = MAX_SMALL) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises OSError for any other."""
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
+    return content
+
+
+def copy(source: Path, path: Path, length: int) -> None:
+    """Make `path` hold the first `length` bytes of a regular file.
+
+    Raises OSError for a source that cannot be read or is shorter, ResourceError as `replacing` does.
+    """
+    with open_regular(source) as file:
+        if os.fstat(file.fileno()).st_size < length:
+            raise OSError(errno.EINVAL, f"shorter than the {length:,} bytes that were written", str(source))
+        with replacing(path, length) as copied:
+            while length > 0:
+                length -= copied.write(file.read(min(length, 1 << 20)))
+
+
+def read_text(path: Path, limit: int = MAX_SMALL) -> str:
+    """`read_regular` as text. Raises OSError, and ValueError for what is not UTF-8."""
+    return read_regular(path, limit).decode("utf-8")
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a log, each with its end. Raises OSError for no regular file, and for a line without an end."""
+    with open_regular(path) as file:
+        while line := file.readline(MAX_LINE + 1):
+            if len(line) > MAX_LINE:
+                raise OSError(errno.EFBIG, f"a line of more than {MAX_LINE:,} bytes", str(path))
+            yield line
 
 
 def size(path: Path) -> int:
@@ -93,7 +170,7 @@ def truncate(path: Path, length: int) -> int:
     try:
         kept = whole_lines(path, length)
         if size(path) > kept:
-            with _opened(path, os.O_WRONLY) as descriptor:
+            with _opened(path, os.O_WRONLY | _NO_OTHER) as descriptor:
                 os.ftruncate(descriptor, kept)
                 os.fsync(descriptor)
     except OSError as error:
@@ -173,7 +250,8 @@ def cannot_write(path: Path, error: OSError, size: int = 0) -> ResourceError:
         stats = os.statvfs(path.parent)
         needed = f"{size:,} bytes to write, " if size else ""
         room = f"; {needed}{stats.f_bavail * stats.f_frsize:,} free"
-    return ResourceError(f"cannot write {path} ({error.strerror or error}{room})")
+    reason = "it is a link" if error.errno == errno.ELOOP else error.strerror or error
+    return ResourceError(f"cannot write {path} ({reason}{room})")
 
 
 def _beside(path: Path) -> Path:

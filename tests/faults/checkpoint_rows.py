@@ -13,7 +13,11 @@ RESUME = "tests/faults/test_resume.py"
 
 ROWS = [
     Fault(50, "killed at any call of a save", proof=(f"{SAVES}::test_killed_at_every_call",)),
-    Fault(51, "a full disk", proof=("tests/test_storage.py::test_a_write_that_does_not_fit_keeps_the_old_file",)),
+    Fault(
+        51,
+        "a full disk",
+        proof=("tests/test_storage.py::test_a_write_that_does_not_fit_keeps_the_old_file", "tests/faults/test_disk.py"),
+    ),
     Fault(52, "fsync fails", proof=(f"{SAVES}::test_failed_at_every_call",)),
     Fault(
         53,

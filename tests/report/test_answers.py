@@ -176,7 +176,7 @@ def test_a_full_disk_costs_the_keepsakes_and_not_the_run(trainkit_here: CommandH
         ({"predicted": np.full(4, 7)}, "classes that do not exist"),
         ({"outputs": np.zeros((4, 5), np.float32)}, "do not fit"),
         ({"confidence": None}, "confidences"),
-        ({"targets": np.array([object()] * 4)}, "allow_pickle"),
+        ({"targets": np.array([object()] * 4)}, "Python objects in targets"),
     ],
 )
 def test_damaged_files_are_refused(change: dict[str, Any], reason: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainkit import storage
 from trainkit.checkpoints import record, tensorfile
 from trainkit.errors import CheckpointError
 
@@ -55,7 +56,7 @@ def locate(path: Path) -> Path:
 def read_header(path: Path) -> dict[str, Any]:
     """What a checkpoint says about itself, without its tensors. Raises CheckpointError for any other file."""
     try:
-        with path.open("rb") as file:
+        with storage.open_regular(path) as file:
             (size,) = struct.unpack("<Q", file.read(8))
             text = file.read(size) if size <= MAX_HEADER else b""
         meta = json.loads(json.loads(text)["__metadata__"]["trainkit"])

@@ -22,6 +22,7 @@ from trainkit.checkpoints.tensorfile import Content
 
 NAME = "record.json"
 FORMAT = 1
+_LOG = re.compile(r"[a-z]+\.(jsonl|csv)")
 _FILE = re.compile(r"epoch(\d{4,})-step(\d{8,})\.safetensors")
 
 
@@ -62,20 +63,23 @@ def file_name(epoch: int, step: int) -> str:
 def read(folder: Path) -> Record | None:
     """The record of a folder of checkpoints; None when there is none, or none that can be read."""
     try:
-        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        content = json.loads(storage.read_regular(folder / NAME))
         if content["format"] > FORMAT:
             return None
         best = content["best"]
         previous = tuple(_entry(entry) for entry in content["previous"])
         return Record(_entry(content["last"]), previous, None if best is None else _entry(best))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def _entry(values: dict[str, Any]) -> Entry:
     entry = Entry(**values)
-    if not _FILE.fullmatch(entry.file):  # never a path out of the folder
+    if not _FILE.fullmatch(entry.file) or not all(map(_LOG.fullmatch, entry.logs)):  # never a path out of the folder
         raise ValueError(entry.file)
+    numbers = (entry.size, entry.epoch, entry.step, *entry.logs.values())
+    if any(not isinstance(number, int) or number < 0 for number in numbers):
+        raise ValueError("a number of bytes, epochs or steps")
     return entry
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 import time
@@ -54,10 +55,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, every: tuple[float, str], keep: int, facts: Mapping[str, Any], data: Data) -> None:
         self.folder = folder / "checkpoints"
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage.cannot_write(self.folder, error) from error
+        storage.make_folder(self.folder)
         self._run_folder = folder
         self._number, self._unit = every
         self._keep = keep
@@ -178,21 +176,30 @@ class Checkpoints:
 
 
 def log_lengths(run_folder: Path, path: Path, epoch: int, step: int) -> dict[str, int]:
-    """Bytes of each log when this checkpoint was saved: by the record, or without one by what the lines say."""
+    """Bytes of each log when this checkpoint was saved: by the record, or without one by what the lines say.
+
+    Raises CheckpointError when they cannot be read.
+    """
     known = record.read(path.parent)
     for entry in known.kept if known else ():
         if entry.file == path.name:
             return entry.logs
-    metrics, results = (run_folder / name for name in LOGS)
+    try:
+        return _lengths_by_lines(run_folder / LOGS[0], run_folder / LOGS[1], epoch, step)
+    except OSError as error:
+        raise CheckpointError(f"'{error.filename}' cannot be read ({error.strerror})") from error
+
+
+def _lengths_by_lines(metrics: Path, results: Path, epoch: int, step: int) -> dict[str, int]:
     length = 0
-    for line in metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else ():
+    for line in storage.read_lines(metrics) if metrics.exists() else ():
         event = _event(line)
-        later = event.get("step", 0) > step or (event["event"] == "epoch" and event["epoch"] > epoch)
+        later = event.get("step", 0) > step or (event["event"] == "epoch" and event.get("epoch", 0) > epoch)
         if later or event["event"] in ("end", "torn"):
             break
         length += len(line)
-    rows = results.read_bytes().splitlines(keepends=True) if results.exists() else []
-    return {LOGS[0]: length, LOGS[1]: sum(map(len, rows[: 1 + epoch if epoch else 0]))}
+    rows = storage.read_lines(results) if results.exists() else iter(())
+    return {LOGS[0]: length, LOGS[1]: sum(map(len, itertools.islice(rows, 1 + epoch if epoch else 0)))}
 
 
 def shorten_logs(folder: Path, kept: dict[str, int]) -> None:
@@ -211,9 +218,10 @@ def _event(line: bytes) -> dict[str, Any]:
     """A line of metrics.jsonl; after a power cut it may be torn, or run into the next one."""
     try:
         event = json.loads(line) if line.endswith(b"\n") else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         event = {}
-    return event if isinstance(event, dict) and "event" in event else {"event": "torn"}
+    whole = isinstance(event, dict) and all(isinstance(event.get(key, 0), int) for key in ("step", "epoch"))
+    return event if whole and "event" in event else {"event": "torn"}
 
 
 def mend_record(run_folder: Path, path: Path, best_epoch: int, keep: int) -> None:

@@ -98,7 +98,7 @@ def where(given: str | None, subject: Subject) -> Path:
     path = Path(os.path.expanduser(given)) if given is not None else (subject.home or Path.cwd()) / "report.html"
     if given == "" or path.is_dir():
         raise ConfigError(f"--output '{given}' is no file name; write --output report.html")
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(path) if given is not None else os.path.abspath(path))  # else a link gives way
     if not path.parent.is_dir():
         raise ConfigError(f"folder '{path.parent}' for the report does not exist; make it, or name another file")
     if path.exists() and not _is_report(path):

@@ -70,8 +70,8 @@ def events_to_compare(original: Path, console: Console) -> list[dict[str, Any]]:
 def events(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without the clock; a torn last line does not count. Raises CheckpointError."""
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        parsed = [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = storage.read_lines(folder / "metrics.jsonl")
+        parsed = [json.loads(line) for line in lines if line.endswith(b"\n")]
         return [{key: value for key, value in line.items() if key not in CLOCK} for line in parsed]
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"'{folder}' has no readable metrics.jsonl to compare with ({error})") from error
@@ -141,7 +141,7 @@ def newest_header(run: Path) -> dict[str, Any]:
 
 def _environment(run: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((run / "env.json").read_text(encoding="utf-8")))
+        return dict(json.loads(storage.read_regular(run / "env.json")))
     except (OSError, ValueError):
         return {}
 

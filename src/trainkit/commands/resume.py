@@ -239,11 +239,11 @@ def copy_state(parent: Path, folder: Path) -> None:
         raise CheckpointError(f"'{parent}' has no record of its checkpoints: checkpoints/{record.NAME}")
     (folder / "checkpoints").mkdir()
     try:
-        for file in {known.last.file, known.best.file if known.best else known.last.file}:
-            storage.replace(folder / "checkpoints" / file, (parent / "checkpoints" / file).read_bytes())
+        for entry in {known.last.file: known.last, **({known.best.file: known.best} if known.best else {})}.values():
+            storage.copy(parent / "checkpoints" / entry.file, folder / "checkpoints" / entry.file, entry.size)
         for name, length in known.last.logs.items():
             if (parent / name).exists():  # what is lost is said when the new run begins
-                storage.replace(folder / name, (parent / name).read_bytes()[:length])
+                storage.copy(parent / name, folder / name, min(length, storage.size(parent / name)))
     except OSError as error:
         raise CheckpointError(f"'{error.filename}' cannot be read ({error.strerror})") from error
     record.write(folder / "checkpoints", record.Record(known.last, (), known.best))

@@ -6,6 +6,7 @@ Hydra's own `--config-dir` is searched last, so it can add options but not chang
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,13 +20,12 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainkit import registry
+from trainkit import registry, storage
 from trainkit.config.trust import guard_environment, refuse_search_path, refuse_targets
 from trainkit.errors import ConfigError
 from trainkit.schema import REQUIRED, plain
 
 BUNDLES = ["experiment", "debug"]  # groups whose files set keys of the whole config, not one component
-MAX_BYTES = 1_000_000
 MAX_NODES = 10_000  # after aliases are expanded: a file of nine lines can stand for billions
 
 
@@ -131,13 +131,13 @@ class ConfigFolder(ConfigSource):
 def read_text(file: Path) -> str:
     """The text of a config file. Raises ConfigError when it cannot be read, is not UTF-8, or is too large."""
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{file}: larger than {MAX_BYTES:,} bytes; a config file is a page of YAML")
-        return file.read_text(encoding="utf-8")
+        return storage.read_text(file)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file}:{line}: not UTF-8 text ({error.reason})") from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ConfigError(f"{file}: {error.strerror}; a config file is a page of YAML") from error
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
 
 

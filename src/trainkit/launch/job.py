@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from trainkit import registry
+from trainkit import registry, storage
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES
 from trainkit.config.frame import Eval, Frame, to_plain
@@ -20,6 +19,7 @@ from trainkit.console.console import Console
 from trainkit.errors import ConfigError, Interrupted
 from trainkit.launch.outcome import carry_out, report
 from trainkit.runs import rundir
+from trainkit.runs.records import parse_config
 from trainkit.runs.rundir import RunDir
 
 
@@ -101,10 +101,11 @@ def finished_before(path: Path, config: dict[str, Any]) -> dict[str, Any] | None
     if status.get("state") != "completed":
         return None
     try:
-        stored = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):  # what cannot be read is done again
+        stored = parse_config(storage.read_text(path / "config.yaml"), path)
+    except (OSError, ValueError, RecursionError):  # what cannot be read is done again
         return None
-    return dict(status["result"]) if stored == config else None
+    result = status.get("result")
+    return result if stored == config and isinstance(result, dict) else None
 
 
 def refuse_wrong_direction(sweeper: Any, result: dict[str, Any]) -> None:

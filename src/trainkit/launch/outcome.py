@@ -15,7 +15,7 @@ from typing import Any
 from trainkit.config.frame import Frame, Train, to_plain
 from trainkit.console.console import Console
 from trainkit.errors import ConfigError, Interrupted, ResourceError, TrainkitError
-from trainkit.runs.rundir import RunDir
+from trainkit.runs.rundir import LogFile, RunDir
 from trainkit.text import visible
 
 log = logging.getLogger("trainkit")
@@ -58,7 +58,10 @@ def run_training(
     """
     run.open(to_plain(config), command, overrides)
     logging.basicConfig(
-        filename=run.path / "train.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+        handlers=[LogFile(str(run.path / "train.log"))],
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        force=True,
     )
     try:
         carry_out("trainkit.commands.train:train", config, run, console, **options)
@@ -116,13 +119,21 @@ def report(error: Exception, name: str, run: RunDir) -> int:
         lines = [visible(f"internal error: {type(error).__name__}: {reason} (traceback in {where})")]
     for line in lines:
         tell(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}")
-    log.error("%s", "; ".join(lines), exc_info=None if isinstance(error, TrainkitError) else error)
-    if run.is_open:
-        try:
-            run.close(state, exit_code=code, error="; ".join(lines))
-        except TrainkitError as second:  # the disk that the run died of is still full
+    try:
+        _keep(lines, error, run, state, code)
+    except ResourceError as second:
+        if not isinstance(error, ResourceError):  # else the disk that the run died of is still full
             tell(f"trainkit: error: {name}{visible(str(second))}")
     return code
+
+
+def _keep(lines: list[str], error: Exception, run: RunDir, state: str, code: int) -> None:
+    """Put how the run ended into its log and its status. Raises ResourceError when either cannot be written."""
+    try:
+        log.error("%s", "; ".join(lines), exc_info=None if isinstance(error, TrainkitError) else error)
+    finally:
+        if run.is_open:
+            run.close(state, exit_code=code, error="; ".join(lines))
 
 
 def tell(line: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
+from trainkit import storage
 from trainkit.commands import resume as single
 from trainkit.commands.resume import HELP as HELP
 from trainkit.config.compose import assignment
@@ -18,7 +20,7 @@ def resume(argv: Sequence[str]) -> int:
     is_run = any((place / name).exists() for name in ("config.yaml", "status.json"))
     if is_run or not (place / COMMAND).is_file():
         return single.resume(argv)
-    _, verb, *words = shlex.split((place / COMMAND).read_text(encoding="utf-8"))
+    verb, words = command_of(place)
     again = shlex.join(["trainkit", verb, *words, assignment("hydra.sweep.dir", str(place))])
     if more:
         raise ConfigError(f"a sweep goes on as it was begun, without {more[0]}; what it was: {again}")
@@ -31,6 +33,16 @@ def resume(argv: Sequence[str]) -> int:
     return run(
         verb, f"trainkit.commands.{verb}:{TASKS[verb]}", [*words, assignment("hydra.sweep.dir", str(place)), *flags]
     )
+
+
+def command_of(sweep: Path) -> tuple[str, list[str]]:
+    """Verb and words of the command that began a sweep. Raises ConfigError for what is no such command."""
+    try:
+        _, verb, *words = shlex.split(storage.read_text(sweep / COMMAND))
+        TASKS[verb]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{sweep / COMMAND} does not hold the command of a sweep") from error
+    return verb, words
 
 
 TASKS = {"train": "train", "eval": "evaluate"}

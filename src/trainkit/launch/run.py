@@ -139,6 +139,7 @@ def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
     code = 1
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        storage.refuse_strange(folder)
         if not (folder / COMMAND).exists():
             storage.replace(folder / COMMAND, (shlex.join(without_secrets(job.command)) + "\n").encode())
         code = call_hydra(job.verb, job, [*overrides, *flags, "--multirun"])

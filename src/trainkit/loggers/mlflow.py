@@ -62,7 +62,7 @@ class MLflow:
             experiment = self._experiment(self.client)
         place = self.folder / "mlflow.json"
         if place.exists():
-            self.run_id = str(json.loads(place.read_text(encoding="utf-8"))["run_id"])
+            self.run_id = str(json.loads(storage.read_regular(place))["run_id"])
             self.client.update_run(self.run_id, status="RUNNING")
             return
         self.run_id = self.client.create_run(experiment, run_name=self.folder.name).info.run_id

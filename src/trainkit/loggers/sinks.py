@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import csv
 import io
 import json
@@ -117,9 +117,7 @@ class Files:
         if storage.size(self.metrics) == 0:
             self._line({"event": "start", "at": round(self._at, 3)})
             return
-        with contextlib.suppress(ValueError, AttributeError, TypeError):  # a line that somebody has changed
-            last = json.loads(self.metrics.read_bytes().splitlines()[-1])
-            self.started = time.monotonic() - last.get("time", 0.0)
+        self.started = time.monotonic() - _last_time(self.metrics)
 
     def note(self, text: str) -> None:
         log.info("%s", visible(text))
@@ -160,6 +158,15 @@ class Files:
             writer.writeheader()
         writer.writerow({name: f"{value:.8g}" if isinstance(value, float) else value for name, value in row.items()})
         storage.append(self.results, text.getvalue().rstrip("\n"))
+
+
+def _last_time(log: Path) -> float:
+    """The `time` of the last line; 0 where it has none."""
+    try:
+        (line,) = collections.deque(storage.read_lines(log), maxlen=1)
+        return float(json.loads(line)["time"])
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return 0.0
 
 
 def scalars(metrics: Metrics) -> dict[str, float]:

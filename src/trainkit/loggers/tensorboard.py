@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainkit import storage
 from trainkit.loggers.facts import EpochFacts, Plan, StepFacts
 from trainkit.loggers.sinks import scalars
 from trainkit.runs import rundir
@@ -35,7 +36,7 @@ class TensorBoard:
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self.folder.mkdir(exist_ok=True)
+        storage.make_folder(self.folder)
         name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"
         self.writer = RecordWriter((self.folder / name).open("xb"))
         self._event(file_version="brain.Event:2")

@@ -54,7 +54,7 @@ class WandB:
     def _id(self) -> str:
         place = self.folder / "wandb.json"
         if place.exists():
-            return str(json.loads(place.read_text(encoding="utf-8"))["id"])
+            return str(json.loads(storage.read_regular(place))["id"])
         new = secrets.token_hex(4)
         storage.replace_json(place, {"id": new})
         return new

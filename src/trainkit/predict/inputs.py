@@ -131,7 +131,8 @@ def find(argument: str) -> Iterator[str]:
         root, parts = "/" if path.startswith("/") else "", [part for part in path.split("/") if part]
         for match in _matches(root, parts):
             if not os.path.isdir(match):
-                yield match
+                if os.path.isfile(match) or not os.path.exists(match):  # not a pipe; a link that leads nowhere is told
+                    yield match
             elif "**" not in parts[:-1]:  # which finds what is in the folder too
                 yield from _walk(match, ())
 

@@ -11,11 +11,11 @@ import itertools
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from trainkit.data import arrays
 from trainkit.data.datasets.npz import to_inputs
 from trainkit.data.splits import Array
 from trainkit.errors import ConfigError, DataError, nearest
@@ -134,7 +134,7 @@ def _npz(path: str, in_shape: tuple[int, ...], dtype: np.dtype[np.generic], size
     """The rows of the array x, or of the only one."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            names = arrays.names(archive)
             if "x" not in names and len(names) != 1:
                 raise DataError(f"it has no array x; it holds {', '.join(names) or 'nothing'}")
             for raw in _array(archive, "x" if "x" in names else names[0], size):
@@ -147,8 +147,8 @@ def _npz(path: str, in_shape: tuple[int, ...], dtype: np.dtype[np.generic], size
                     raise DataError(f"its samples are {values.dtype} {theirs}, but the model takes {dtype} {ours}")
                 if len(values):
                     yield values, [None] * len(values)
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, LookupError, RuntimeError, OverflowError) as error:
-        raise DataError(f"it is no whole .npz file ({' '.join(str(error).split())})") from error
+    except arrays.DAMAGE as error:
+        raise DataError(f"it is no whole .npz file ({arrays.reason(error)})") from error
 
 
 def _array(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[Array]:
@@ -157,15 +157,9 @@ def _array(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[Array]:
     Objects (pickles) are refused, because opening them runs code.
     """
     with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in header:
-            raise DataError(f"{name} is an array of records; save numbers")
-        shape, fortran, dtype = header[version](file)
-        if dtype.hasobject or not shape:
-            raise DataError(
-                f"{name} holds {'Python objects' if dtype.hasobject else 'one number'}; save rows of numbers"
-            )
+        shape, fortran, dtype = arrays.read_header(file, archive.getinfo(f"{name}.npy").file_size)
+        if not shape:
+            raise DataError(f"{name} holds one number; save rows of numbers")
         yield np.empty((0, *shape[1:]), dtype)
         if fortran and len(shape) > 1:  # its rows are spread over the whole file
             yield from _whole(archive, name, size)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import storage
+from trainkit.data import arrays as npz
+from trainkit.errors import ResourceError
 from trainkit.tasks.base import task_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from trainkit.data.loaders import Normalize
 
 FILE = "predictions.npz"
+MOST_BYTES = 1 << 30  # of all arrays that are read: a run keeps less
 MAX_BYTES = 64 << 20  # of the outputs, on the device and in the file
 
 
@@ -137,10 +139,8 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
     """The arrays of an .npz file, None where there is no such file. Raises ValueError for a damaged one."""
     try:
-        # opened here: NumPy leaves a file that is no zip archive open
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: np.asarray(file[name]) for name in file.files}
+        return npz.read_arrays(path, MOST_BYTES)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from error
+    except (OSError, ResourceError) as error:
+        raise ValueError(str(error)) from error

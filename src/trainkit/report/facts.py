@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from trainkit import storage
 from trainkit.checkpoints import checkpoint
 from trainkit.errors import CheckpointError
 from trainkit.report import answers, pictures
@@ -24,8 +25,7 @@ from trainkit.runs.records import mapping, parse_config
 
 Row = dict[str, Any]
 Value = TypeVar("Value")
-MAX_BYTES = 200_000_000  # of metrics.jsonl, and
-MAX_SMALL = 1_000_000  # of each other text: what is larger was not written by a run
+MAX_BYTES = 200_000_000  # of metrics.jsonl
 
 
 @dataclasses.dataclass
@@ -170,10 +170,7 @@ def _try(facts: Facts, name: str, read: Callable[[Path], Value], otherwise: Valu
 
 
 def _text(path: Path) -> str:
-    limit = MAX_BYTES if path.suffix == ".jsonl" else MAX_SMALL
-    if path.stat().st_size > limit:
-        raise ValueError(f"it is larger than {limit:,} bytes")
-    return path.read_text(encoding="utf-8")
+    return storage.read_text(path, MAX_BYTES if path.suffix == ".jsonl" else storage.MAX_SMALL)
 
 
 def _header(facts: Facts) -> Row:

@@ -13,12 +13,13 @@ from trainkit.report.facts import Facts
 from trainkit.report.panels import panels
 from trainkit.report.pictures import COUNT
 from trainkit.report.run_page import answers, error_images, target_words
-from trainkit.storage import cannot_write
+from trainkit.storage import make_folder
 
 
 def write_run_plots(facts: Facts) -> list[Path]:
     """All plots that a run has data for, in its `plots/`. Raises ResourceError when they cannot be written."""
-    folder = _folder(facts.path)
+    folder = facts.path / "plots"
+    make_folder(folder)
     drawn = _write(folder, panels(facts))
     kept = facts.pictures or {}
     if len(kept.get("train_images", ())):
@@ -43,7 +44,9 @@ def write_run_plots(facts: Facts) -> list[Path]:
 
 def write_sweep_plots(runs: list[Facts], sweep: Path) -> list[Path]:
     """The overlaid curves and the effect of each parameter, in a sweep's `plots/`."""
-    return _write(_folder(sweep), comparison_panels(compare(runs)))
+    folder = sweep / "plots"
+    make_folder(folder)
+    return _write(folder, comparison_panels(compare(runs)))
 
 
 def _write(folder: Path, drawn: dict[str, list[Panel]]) -> list[Path]:
@@ -51,12 +54,3 @@ def _write(folder: Path, drawn: dict[str, list[Panel]]) -> list[Path]:
     for path, group in zip(paths, drawn.values(), strict=True):
         write_panels(path, group)
     return paths
-
-
-def _folder(run: Path) -> Path:
-    folder = run / "plots"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    return folder

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trainkit import storage
 from trainkit.config.changes import flat
 from trainkit.errors import ConfigError
 from trainkit.runs import rundir
 
 STAMPED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_(?P<label>.+))?_(?P<uid>[0-9a-f]{6})")
-MAX_CONFIG = 1_000_000  # bytes; a config is a page of YAML
 
 
 @dataclasses.dataclass
@@ -183,9 +183,7 @@ def short_id(folder: Path) -> str:
 def read_config(file: Path) -> dict[str, Any]:
     """A run's config by dotted key; empty when the file is missing or damaged."""
     try:
-        if file.stat().st_size > MAX_CONFIG:
-            return {}
-        return flat(parse_config(file.read_text(encoding="utf-8"), file))
+        return flat(parse_config(storage.read_text(file), file))
     except (OSError, ValueError, RecursionError):
         return {}
 
@@ -217,15 +215,14 @@ def _progress(file: Path) -> tuple[dict[str, float], int | None, int | None]:
     best: dict[str, Any] = {}
     last: dict[str, Any] = {}
     try:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if '"event": "epoch"' not in line:
-                    continue
-                try:
-                    last = mapping(json.loads(line))
-                except (ValueError, RecursionError):
-                    continue  # the line that was being written when the process died
-                best = last if last.get("best") is True else best
+        for line in storage.read_lines(file):
+            if b'"event": "epoch"' not in line:
+                continue
+            try:
+                last = mapping(json.loads(line))
+            except (ValueError, RecursionError):
+                continue  # the line that was being written when the process died
+            best = last if last.get("best") is True else best
     except OSError:
         return {}, None, None
     metrics = {name: value for name, value in _numbers(best).items() if "/" in name}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import shlex
@@ -59,6 +60,18 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     storage.replace(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
 
 
+class LogFile(logging.Handler):
+    """A run's log, for Python's logging: a line that cannot be written ends the run, as with its other files."""
+
+    def __init__(self, filename: str) -> None:
+        super().__init__()
+        self.path = Path(filename)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append a line, or the lines of a traceback. Raises ResourceError."""
+        storage.append(self.path, self.format(record))
+
+
 class RunDir:
     """The folder of one run while it runs."""
 
@@ -76,10 +89,12 @@ class RunDir:
     def open(self, config: dict[str, Any], command: Sequence[str], overrides: Sequence[str]) -> None:
         """Lock the folder and write what is known at the start; of a folder that has a status, the run goes on.
 
-        Raises ConfigError when another process holds it, ResourceError when it cannot be written.
+        Raises ConfigError when another process holds it, ResourceError when it cannot be written, or when a file in
+        it is a link.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            storage.refuse_strange(self.path)
             self._lock = _lock(self.path / ".lock")
         except OSError as error:
             raise storage.cannot_write(self.path, error) from error
@@ -130,21 +145,34 @@ class RunDir:
 
 
 def _lock(path: Path) -> int:
-    """The descriptor of a lock file that this process holds. Raises ConfigError when another one does."""
+    """The descriptor of a lock file that this process holds. Raises ConfigError when another one does, and OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when the process dies
         except OSError:
             owner = os.read(descriptor, 20).decode(errors="replace").strip()
             os.close(descriptor)
             raise ConfigError(f"the run folder {path.parent} is in use by process {owner or '?'}") from None
-        with contextlib.suppress(OSError):
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"{os.getpid()}\n".encode())
-                return descriptor
+        if _is_at(path, descriptor):
+            break
         os.close(descriptor)  # its owner ended, and deleted the file, between our opening and locking it
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError:
+        storage.remove(path)
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_killed(folder: Path, status: dict[str, Any]) -> bool:
@@ -152,7 +180,7 @@ def is_killed(folder: Path, status: dict[str, Any]) -> bool:
     if status.get("state") != "running":
         return False
     try:
-        descriptor = os.open(folder / ".lock", os.O_RDONLY)
+        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # it may be a pipe
     except OSError as error:
         return isinstance(error, FileNotFoundError)
     try:
@@ -176,7 +204,7 @@ def shown(path: Path) -> str:
 def read_status(path: Path) -> dict[str, Any]:
     """The status of a run folder, or an empty mapping when there is none."""
     try:
-        status = json.loads((path / "status.json").read_text(encoding="utf-8"))
+        status = json.loads(storage.read_regular(path / "status.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return status if isinstance(status, dict) else {}

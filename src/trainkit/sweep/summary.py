@@ -20,21 +20,23 @@ Row = dict[str, Any]
 
 
 def summarise(folder: Path, *, as_json: bool) -> bool:
-    """Write sweep.csv and show the table of a sweep; returns whether it had jobs and all of them completed."""
+    """Show the table of a sweep and write sweep.csv; returns whether it had jobs and all of them completed."""
     rows = read_rows(folder)
     if rows:
-        write_csv(folder / "sweep.csv", rows)
         show(rows, folder, as_json=as_json)
+        write_csv(folder / "sweep.csv", rows)
     return bool(rows) and all(row["state"] == "completed" for row in rows)
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """One row a job, best first, failed ones last."""
+    """One row a job, best first, failed ones last; `lost` are those that could not even write how they ended."""
     rows: list[Row] = []
     for path in folder.iterdir():
-        status = rundir.read_status(path) if path.name.isdigit() else {}
-        if not status:
+        if not path.name.isdigit():
             continue
+        status = rundir.read_status(path) or {"state": "lost"}
+        if rundir.is_killed(path, status):  # or it could not write any more that it failed
+            status["state"] = "killed"
         result = status.get("result") or {}
         row: Row = {"job": int(path.name), **_parameters(status.get("overrides", [])), "state": status["state"]}
         row["objective"] = result.get("objective")

@@ -11,18 +11,17 @@ Where both readings of a 4-D array are possible, the one with square images wins
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from trainkit.data.arrays import read_arrays
 from trainkit.data.checks import check_split
 from trainkit.data.dataset import Data, hold_out
 from trainkit.data.spec import TargetSpec
 from trainkit.data.splits import Array, Split
-from trainkit.errors import DataError, ResourceError
+from trainkit.errors import DataError
 from trainkit.machine import free_host_memory
 from trainkit.registry import register
 from trainkit.schema import Fraction
@@ -76,18 +75,9 @@ def _read(file: Path) -> dict[str, Array]:
     if not file.is_file():
         raise DataError(f"dataset.file={file}: {'not a file' if file.exists() else 'no such file'}")
     try:
-        with open(file, "rb") as stream:  # opened here, because NumPy leaves a damaged file open
-            archive = np.load(stream, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise DataError(f"{file}: a single array, not an .npz; save it with np.savez(file, x=…, y=…)")
-            needed, free = sum(part.file_size for part in archive.zip.infolist()), free_host_memory()
-            if needed > free:  # gigabytes of zeros can be packed into megabytes
-                raise ResourceError(f"{file}: unpacks to {needed:,} bytes, and {free:,} of memory are free")
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        hint = "; save numbers or text, not objects" if "allow_pickle" in str(error) else ""
-        reason = "it holds Python objects or is no .npz file" if hint else " ".join(str(error).split())
-        raise DataError(f"{file}: cannot be read ({reason}){hint}") from error
+        return read_arrays(file, free_host_memory())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error})") from error
 
 
 def _pairs(file: Path, arrays: dict[str, Array]) -> tuple[dict[str, tuple[Array, Array]], list[str]]:
