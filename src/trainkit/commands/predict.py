@@ -56,7 +56,7 @@ def predict(config: Predict, *, as_json: bool) -> None:
         destination(config.output) as stream,
         FORMATS[kind](stream, columns) as write,
     ):
-        for batch in inputs.read(arguments, data, config.batch_size, workers):
+        for batch in inputs.read(arguments, data, config.batch_size, workers, by_position=config.by_position):
             found = predicted(batch, outputs_of, data, config.topk)
             write(found)
             done += len(found)

@@ -93,6 +93,7 @@ class Predict:
     output: Path | None = None
     format: Literal["csv", "jsonl", "parquet"] | None = None
     topk: Count = 1
+    by_position: bool = False
     overwrite: bool = False
     batch_size: Count = 128
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"

@@ -35,6 +35,8 @@ def from_json(facts: Any, path: Path) -> Data:
         targets = np.empty((0, int(facts["num_outputs"])), np.float32)
         data = Data("none", facts["task"], {"train": Split(inputs, targets)}, facts["classes"])
         data.features = facts["features"]
+        if data.features is not None and len(data.features) != data.in_shape[0]:
+            raise ValueError("features")
         adopt(data, facts, path)
         if data.mean is None or data.std is None or not len(data.mean) == len(data.std) == data.in_shape[0]:
             raise ValueError("mean, std")
@@ -48,7 +50,7 @@ def from_json(facts: Any, path: Path) -> Data:
 def adopt(data: Data, facts: dict[str, Any], path: Path) -> None:
     """Give a data set the class order and the normalisation that a checkpoint's model was trained with.
 
-    Raises CheckpointError when the data is not of the model's kind: other task, shape or classes.
+    Raises CheckpointError when the data is not of the model's kind: other task, shape, columns or classes.
     """
     for what, ours, theirs in (
         ("task", data.task, facts["task"]),
@@ -57,6 +59,11 @@ def adopt(data: Data, facts: dict[str, Any], path: Path) -> None:
     ):
         if ours != theirs:
             raise CheckpointError(f"dataset {data.name} has {what} {ours}, but '{path}' was trained on {theirs}")
+    for column, (name, trained) in enumerate(zip(data.features or [], facts["features"] or [], strict=False)):
+        if name != trained:
+            raise CheckpointError(
+                f"dataset {data.name} has '{name}' in column {column}, but '{path}' was trained on '{trained}' there"
+            )
     if data.classes is not None and data.classes != facts["classes"]:
         _reorder_classes(data, facts["classes"], path)
     for name in ("mean", "std", "target_mean", "target_std"):
