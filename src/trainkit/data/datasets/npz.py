@@ -15,17 +15,19 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from trainkit.data.checks import check_split
-from trainkit.data.files import Files
 from trainkit.data.machine import free_host_memory
 from trainkit.data.splits import Array, Data, Split, Task, hold_out
 from trainkit.errors import DataError, ResourceError
 from trainkit.registry import register
 from trainkit.schema import Fraction
+
+if TYPE_CHECKING:
+    from trainkit.data.files import Files
 
 _CHANNELS = (1, 3, 4)
 
