@@ -16,7 +16,7 @@ from trainkit.config.frame import Frame, Train, to_plain
 from trainkit.errors import ConfigError, Interrupted, ResourceError, TrainkitError
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
-from trainkit.safety import visible
+from trainkit.safety import say, visible
 
 log = logging.getLogger("trainkit")
 Result = dict[str, Any]
@@ -105,7 +105,7 @@ def name_memory(error: Exception, config: Frame) -> str:
 def report(error: Exception, name: str, run: RunDir) -> int:
     """Say in one line what went wrong, put it into the log and the run's status; return the exit code."""
     if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
-        traceback.print_exception(error)
+        say(*"".join(traceback.format_exception(error)).rstrip().split("\n"), stream=sys.stderr)
     code = error.exit_code if isinstance(error, TrainkitError) else 1
     state = "interrupted" if isinstance(error, Interrupted) else "failed"
     if isinstance(error, TrainkitError):
@@ -121,13 +121,13 @@ def report(error: Exception, name: str, run: RunDir) -> int:
         try:
             run.close(state, exit_code=code, error="; ".join(lines))
         except TrainkitError as second:  # the disk that the run died of is still full
-            tell(f"trainkit: error: {name}{visible(str(second))}")
+            tell(f"trainkit: error: {name}{second}")
     return code
 
 
 def tell(line: str) -> None:
     """Print a line to stderr. Where that leads nowhere, as to a closed terminal, the run still gets its status."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        say(line, stream=sys.stderr)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # or Python fails again when it ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from trainkit.data.splits import Data
 from trainkit.errors import ConfigError, DataError, ResourceError
 from trainkit.report.console import Console
 from trainkit.report.rows import FORMATS, Fields, Row, Stream
-from trainkit.safety import visible
+from trainkit.safety import pass_on, say
 from trainkit.signals import Stop
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -87,6 +88,14 @@ def choose_format(config: Predict, as_json: bool) -> str:
     return config.format or ("jsonl" if as_json else "csv")
 
 
+class Screen(io.RawIOBase):
+    """A terminal as a place for rows: whole lines of UTF-8, which it only shows."""
+
+    def write(self, content: Any) -> int:
+        pass_on(bytes(content).decode())
+        return len(content)
+
+
 @contextlib.contextmanager
 def destination(output: Path | None) -> Iterator[Stream]:
     """Where the bytes go: the output file, which appears when all is written, or stdout."""
@@ -95,8 +104,8 @@ def destination(output: Path | None) -> Iterator[Stream]:
             yield file
         return
     try:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        yield Screen() if sys.stdout.isatty() else sys.stdout.buffer
+        sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         raise
     except OSError as error:
@@ -196,6 +205,6 @@ def say_failure(row: Row, number: int) -> None:
     """Say on stderr why an input has no prediction; from the 21st on only that there are more."""
     where = row["input"] if row["row"] is None else f"{row['input']}: row {row['row']}"
     if number <= _SHOWN:
-        print(visible(f"trainkit: error: {where}: {row['error']}"), file=sys.stderr)
+        say(f"trainkit: error: {where}: {row['error']}", stream=sys.stderr)
     elif number == _SHOWN + 1:
-        print("trainkit: error: … and more; the column error has them all", file=sys.stderr)
+        say("trainkit: error: … and more; the column error has them all", stream=sys.stderr)

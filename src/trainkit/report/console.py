@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from trainkit import safety
 from trainkit.errors import ResourceError
 from trainkit.report.ending import Row, print_frame
 from trainkit.report.live import SHOWN, WAIT, View, columns_of, is_watched
@@ -50,7 +50,7 @@ class Console:
             self._show(lambda view: view.print(text))
             return
         try:
-            print(text, file=self.stream, flush=True)
+            safety.say(*text.split("\n"), stream=self.stream)
         except OSError:
             self._drop_stream()
 
@@ -70,7 +70,7 @@ class Console:
         if self.prefix:
             return
         try:
-            print(json.dumps(finite(value)), flush=True)
+            safety.say_json(finite(value))
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if not isinstance(error, BrokenPipeError):
@@ -84,7 +84,7 @@ class Console:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def note(self, text: str) -> None:
-        self.say(f"note: {text}")
+        self._print(visible(f"note: {text}"))
 
     def step(self, run: Run, loss: float) -> None:
         self._show(lambda view: view.step(run, loss))

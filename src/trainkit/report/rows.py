@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 
 from trainkit.errors import ConfigError
 from trainkit.safety import cell as safe_cell
+from trainkit.safety import to_json
 
 Stream = BinaryIO | io.RawIOBase
 Row = dict[str, Any]
@@ -49,7 +49,7 @@ def jsonl_rows(stream: Stream, fields: Fields) -> Iterator[Write]:
     """JSON lines: one object a row, with every field; null where there is nothing."""
 
     def write(rows: list[Row]) -> None:
-        lines = (json.dumps({name: _plain(row.get(name)) for name in fields}, ensure_ascii=False) for row in rows)
+        lines = (to_json({name: _plain(row.get(name)) for name in fields}) for row in rows)
         stream.write("".join(f"{line}\n" for line in lines).encode())
         stream.flush()
 
