@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainkit.errors import ConfigError, ResourceError, TrainkitError, unknown
+from trainkit.errors import ConfigError, ResourceError, TrainkitError, is_out_of_memory, out_of_memory, unknown
 from trainkit.safety import say
 
 
@@ -95,6 +95,9 @@ def internal_error(error: Exception) -> int:
 
         say(*"".join(traceback.format_exception(error)).rstrip().split("\n"), stream=sys.stderr)
         return 1
+    if is_out_of_memory(error):
+        say(f"trainkit: error: {out_of_memory(error)}", stream=sys.stderr)
+        return ResourceError.exit_code
     reason = (str(error).splitlines() or [""])[0]
     hint = "set TRAINKIT_FULL_ERROR=1 for the traceback"
     say(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", stream=sys.stderr)

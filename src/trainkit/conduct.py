@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainkit.config.frame import Frame, Train, to_plain
-from trainkit.errors import ConfigError, Interrupted, ResourceError, TrainkitError
+from trainkit.errors import (
+    ConfigError,
+    Interrupted,
+    ResourceError,
+    TrainkitError,
+    is_out_of_memory,
+    out_of_memory,
+)
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
 from trainkit.safety import say, visible
@@ -39,7 +46,7 @@ def carry_out(
     module, _, function = target.partition(":")
     try:
         result: Result = getattr(importlib.import_module(module), function)(config, run, console, **options)
-    except (MemoryError, RuntimeError, ValueError) as error:
+    except (MemoryError, RuntimeError, ValueError, ImportError, OSError) as error:
         known = refusal(error, config)
         if known is None:
             raise
@@ -71,12 +78,6 @@ def run_training(
     return 0
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, torch's allocator of the CPU, or that of a GPU found no memory."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
-
-
 def refusal(error: Exception, config: Frame) -> TrainkitError | None:
     """What torch refuses, but has no class of its own for, as an error for the user; None for anything else."""
     operation, found, _ = str(error).partition(" does not have a deterministic implementation")
@@ -86,7 +87,10 @@ def refusal(error: Exception, config: Frame) -> TrainkitError | None:
         return ConfigError(
             "batch norm cannot train on one sample: raise batch_size, lower accumulate, or take another norm"
         )
-    return ResourceError(name_memory(error, config)) if is_out_of_memory(error) else None
+    if not is_out_of_memory(error):
+        return None
+    loading = isinstance(error, (ImportError, OSError))  # of a shared library: no batch is small enough
+    return out_of_memory(error) if loading else ResourceError(name_memory(error, config))
 
 
 def name_memory(error: Exception, config: Frame) -> str:

@@ -20,12 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 import trainkit
 from trainkit import registry, rundir, storage
 from trainkit.app.job import Job, JobFailed
-from trainkit.conduct import is_out_of_memory
 from trainkit.config import folders, stored
 from trainkit.config.compose import FRAMES, assignment, check_jobs, explain, parse
 from trainkit.config.frame import Config, Frame, Predict
 from trainkit.config.words import common_flags, prepare
-from trainkit.errors import ConfigError, ResourceError
+from trainkit.errors import ConfigError, ResourceError, is_out_of_memory
 from trainkit.flags import FlagParser
 from trainkit.safety import pass_on, say, without_secrets
 from trainkit.schema import schema_of
