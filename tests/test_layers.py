@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ def imports(file: Path, *, top_level: bool = False) -> set[str]:
 
     visit(ast.parse(file.read_text(encoding="utf-8")))
     return names
+
+
+def test_text_reaches_a_terminal_through_safety_alone() -> None:
+    """No other module prints, or writes to a standard stream: `safety.say` escapes whatever came out of a file."""
+    found = set()
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            prints = isinstance(called, ast.Name) and called.id == "print"
+            writes = isinstance(called, ast.Attribute) and called.attr in ("write", "writelines", "print_exception")
+            if prints or (writes and re.search(r"sys\.std(out|err)|traceback", ast.unparse(node.func))):
+                found.add(file.name)
+    assert found == {"safety.py"}
 
 
 def test_every_module_has_a_layer() -> None:

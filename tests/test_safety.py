@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trainkit.sweep.summary import write_csv
-from trainkit.text import cell, is_secret, visible, without_secrets, word_without_secrets
+from trainkit.text import cell, is_secret, to_json, visible, without_secrets, word_without_secrets
 
 if TYPE_CHECKING:
     from conftest import Command, CommandHere
@@ -151,6 +151,14 @@ def test_hostile_names_of_options_are_only_shown(trainkit_here: CommandHere, tmp
         outcome = trainkit_here(*words)
         assert r"\u202e" in outcome.out + outcome.err
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(outcome.out + outcome.err)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_holds_nothing_that_a_terminal_obeys(indent: int | None) -> None:
+    value = {"name": f"{HOSTILE}\x7f\u2028\udcff", "é": ["日本", 1.5, None, True]}
+    text = to_json(value, indent)
+    assert all(visible(line) == line for line in text.split("\n")) and "日本" in text
+    assert json.loads(text) == value
 
 
 def test_a_formula_in_a_sweep_is_text(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainkit.errors import ConfigError, ResourceError, TrainkitError, unknown
-from trainkit.text import visible
+from trainkit.errors import ConfigError, ResourceError, TrainkitError, is_out_of_memory, out_of_memory, unknown
+from trainkit.text import say
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except TrainkitError as error:
         for line in error.problems:
-            print(f"trainkit: error: {visible(line)}", file=sys.stderr)
+            say(f"trainkit: error: {line}", stream=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("trainkit: interrupted", file=sys.stderr)
+        say("trainkit: interrupted", stream=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has left (`| head`); what is left in the buffer has nowhere to go.
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             return internal_error(error)
-        print(f"trainkit: error: the output cannot be written ({error.strerror})", file=sys.stderr)
+        say(f"trainkit: error: the output cannot be written ({error.strerror})", stream=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ResourceError.exit_code
     except Exception as error:
@@ -91,10 +91,16 @@ def internal_error(error: Exception) -> int:
     """Say in one line that something went wrong that should not have. Returns the exit code."""
     # A bug of ours, or of a plugin that Hydra loads (a launcher, a sweeper).
     if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
-        raise error
-    reason = visible((str(error).splitlines() or [""])[0])
+        import traceback
+
+        say(*"".join(traceback.format_exception(error)).rstrip().split("\n"), stream=sys.stderr)
+        return 1
+    if is_out_of_memory(error):
+        say(f"trainkit: error: {out_of_memory(error)}", stream=sys.stderr)
+        return ResourceError.exit_code
+    reason = (str(error).splitlines() or [""])[0]
     hint = "set TRAINKIT_FULL_ERROR=1 for the traceback"
-    print(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", file=sys.stderr)
+    say(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", stream=sys.stderr)
     return 1
 
 
@@ -120,12 +126,12 @@ def read_words_as_utf8() -> None:
 def dispatch(words: list[str]) -> int:
     """Run the verb that the first word names."""
     if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
+        say(*usage().split("\n"))
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
         from trainkit import __version__
 
-        print(f"trainkit {__version__}")
+        say(f"trainkit {__version__}")
         return 0
     name, rest = words[0], words[1:]
     if name not in VERBS:
@@ -140,7 +146,7 @@ def dispatch(words: list[str]) -> int:
     place, _, function = verb.target.partition(":")
     module = importlib.import_module(place)
     if "-h" in rest or "--help" in rest:
-        print(module.HELP)
+        say(*module.HELP.split("\n"))
         return 0
     return int(getattr(module, function)(rest))
 

@@ -14,6 +14,7 @@ A message says what, where and what to do, in one line. Only `cli.py` prints the
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -64,6 +65,22 @@ class Interrupted(TrainkitError):
         super().__init__(message)
         self.signum = signum
         self.exit_code = 128 + signum
+
+
+_NO_MEMORY = re.compile(r"can(?:'t|not) allocate memory|failed to map segment", re.IGNORECASE)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, torch's allocator, that of a GPU, or the loader of shared libraries found no memory."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or _NO_MEMORY.search(str(error)) is not None
+
+
+def out_of_memory(error: Exception) -> ResourceError:
+    """What is said of an error that `is_out_of_memory` where no setting of a run can help, as in an import."""
+    reason = (str(error).splitlines() or [""])[0]
+    what = f" ({reason})" if reason else ""
+    return ResourceError(f"out of memory{what}; end other programs, or raise the limit that ulimit -v shows")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

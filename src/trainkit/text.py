@@ -2,13 +2,17 @@
 
 A name can hold what a terminal obeys (colours, moving the cursor, another direction of writing) and what a spreadsheet
 computes. And what was typed can hold a password that must not end up in a run folder, which people share.
+
+All that trainkit prints goes through `say`, `say_json` and `pass_on`: no other module prints.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import unicodedata
-from typing import Any
+from typing import Any, TextIO
 
 HIDDEN = "???"  # stands for a secret: to Hydra "missing", so whoever composes it again is asked for the value
 # Cc: control characters. Cs: bytes of a name that are not UTF-8, which cannot be printed. Zl, Zp: ends of lines.
@@ -28,6 +32,34 @@ def visible(text: str) -> str:
 
 def _is_safe(char: str) -> bool:
     return unicodedata.category(char) not in _UNSAFE and char not in _BIDI
+
+
+def say(*lines: str, stream: TextIO | None = None) -> None:
+    """Print lines to a stream (stdout), as a terminal only shows them."""
+    chosen = stream or sys.stdout
+    chosen.write("".join(f"{visible(line)}\n" for line in lines))
+    chosen.flush()
+
+
+def say_json(value: Any, indent: int | None = None) -> None:
+    """Print JSON for a program to read."""
+    say(*to_json(value, indent).split("\n"))
+
+
+def pass_on(text: str) -> None:
+    """Print whole lines that a program may read: into a file or a pipe as they are, on a terminal as `say` does."""
+    if sys.stdout.isatty():
+        say(*text.removesuffix("\n").split("\n"))
+    else:
+        sys.stdout.write(text)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON in which letters of all scripts are themselves, and what a terminal would obey is `\\u001b`."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    if text.isascii():  # in which json has escaped all but the newlines of an indent and \x7f
+        return text.replace("\x7f", "\\u007f")
+    return "".join(char if char == "\n" or _is_safe(char) else f"\\u{ord(char):04x}" for char in text)
 
 
 def is_plain(text: str) -> bool:

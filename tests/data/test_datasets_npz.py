@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,19 @@ def test_text_labels(file: Path) -> None:
     assert data.classes == ["cat", "dog", "wolf"] and data.splits["train"].targets[:3].tolist() == [1, 0, 2]
     data = load(file, {"classes": ["wolf", "dog", "cat"], "test_fraction": 0.0}, x=X, y=y)
     assert data.splits["train"].targets[:3].tolist() == [1, 2, 0]
+
+
+def test_names_of_the_columns(file: Path) -> None:
+    data = whole(file, x=X, y=LABELS, features=["a", " b ", "c", "ö"])
+    assert data.features == ["a", "b", "c", "ö"] and data.notes == []
+    assert whole(file, x=X, y=LABELS).features is None
+    for arrays, message in (
+        ({"x": X, "features": ["a", "b"]}, "features is <U1 (2,), and x holds 4 columns; it must be a text for each"),
+        ({"x": X, "features": ["a", "b", "c", "a"]}, "features has the name 'a' 2 times"),
+        ({"x": np.zeros((30, 4, 4)), "features": ["a", "b", "c", "d"]}, "and x holds images"),
+    ):
+        with pytest.raises(DataError, match=re.escape(message)):
+            whole(file, **({"y": LABELS} | arrays))
 
 
 def changed(array: np.ndarray, row: int, value: Any) -> np.ndarray:

@@ -116,9 +116,9 @@ def test_arguments_that_name_nothing_useful(
     assert str(raised.value).startswith(f"input={argument}: ") and message in str(raised.value)
 
 
-def read(path: Path, features: list[str] | None = None, width: int = 2, size: int = 3) -> tuple[Any, list[str | None]]:
-    """All rows of a table, with zeros where there is an error."""
-    blocks = list(rows.read(str(path), (width,), np.dtype("float32"), features, size))
+def read(path: Path, features: list[str] | None = None, by_position: bool = False) -> tuple[Any, list[str | None]]:
+    """All rows of a table for a model of two features, with zeros where there is an error."""
+    blocks = list(rows.read(str(path), rows.Wanted((2,), np.dtype("float32"), features, by_position), 3))
     return np.concatenate([values for values, _ in blocks]), [error for _, errors in blocks for error in errors]
 
 
@@ -126,7 +126,6 @@ def read(path: Path, features: list[str] | None = None, width: int = 2, size: in
     ("text", "features", "values"),
     [
         ("1,2\n3,4\n", None, [[1, 2], [3, 4]]),
-        ("a,b\n1,2\n", None, [[1, 2]]),
         ("\ufeffb,extra,a\r\n2,word,1\r\n\r\n4,word,3\r\n", ["a", "b"], [[1, 2], [3, 4]]),
         ("1,2\n", ["a", "b"], [[1, 2]]),
         ('"a"," b "\n"1e3", -2 \n', ["a", "b"], [[1000, -2]]),
@@ -142,7 +141,7 @@ def test_csv(text: str, features: list[str] | None, values: list[list[float]], t
 
 
 def test_a_bad_row_of_a_csv_is_told_and_the_others_are_read(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,b\n1,2\n3\n,5\nsix,7\nnan,8\n9,1e99\n10,11\n")
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n3\n,5\nsix,7\nnan,8\n9,1e99\n10,11\n1_000,12\n")
     values, errors = read(tmp_path / "t.csv", ["a", "b"])
     assert errors == [
         None,
@@ -152,6 +151,7 @@ def test_a_bad_row_of_a_csv_is_told_and_the_others_are_read(tmp_path: Path) -> N
         "column 'a' is nan",
         "column 'b' is inf",
         None,
+        "column 'a' is '1_000', not a number",
     ]
     np.testing.assert_array_equal(values[[0, 6]], [[1, 2], [10, 11]])
 
@@ -174,6 +174,32 @@ def test_a_csv_that_cannot_be_read(content: bytes, features: list[str] | None, m
     assert message in str(raised.value)
 
 
+NAMELESS = "its columns have names (b, a), and the model knows none to find them by; if they are its features in its "
+
+
+def test_a_table_with_names_is_taken_by_position_only_when_asked(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    (tmp_path / "t.csv").write_text("b,a\n1,2\n3,4\n")
+    np.savez(tmp_path / "t.npz", x=np.array([[1, 2], [3, 4]]), features=["b", "a"])
+    parquet.write_table(pyarrow.table({"b": [1, 3], "a": [2, 4]}), tmp_path / "t.parquet")
+    for file in (tmp_path / "t.csv", tmp_path / "t.npz", tmp_path / "t.parquet"):
+        with pytest.raises(DataError) as raised:
+            read(file)
+        assert str(raised.value) == f"{NAMELESS}order, add by_position=true"
+        np.testing.assert_array_equal(read(file, None, by_position=True)[0], [[1, 2], [3, 4]])
+        np.testing.assert_array_equal(read(file, ["a", "b"])[0], [[2, 1], [4, 3]])
+        np.testing.assert_array_equal(read(file, ["a", "c"], by_position=True)[0], [[1, 2], [3, 4]])
+        with pytest.raises(DataError, match="it has no column 'c'"):
+            read(file, ["a", "c"])
+
+
+def test_a_header_of_words_with_an_underscore_is_a_header(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("2020_01,2020_02\n1,2\n")
+    np.testing.assert_array_equal(read(tmp_path / "t.csv", None, by_position=True)[0], [[1, 2]])
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_npz_is_read_in_parts_as_in_training(save: Any, order: Any, tmp_path: Path) -> None:
@@ -184,7 +210,7 @@ def test_npz_is_read_in_parts_as_in_training(save: Any, order: Any, tmp_path: Pa
     assert errors == [None] * 10
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)  # channels last
     save(tmp_path / "i.npz", images=np.asarray(images, order=order))
-    blocks = list(rows.read(str(tmp_path / "i.npz"), (3, 8, 6), np.dtype("uint8"), None, 2))
+    blocks = list(rows.read(str(tmp_path / "i.npz"), rows.Wanted((3, 8, 6), np.dtype("uint8"), None), 2))
     np.testing.assert_array_equal(np.concatenate([values for values, _ in blocks]), images.transpose(0, 3, 1, 2))
 
 
@@ -204,6 +230,10 @@ def npz(**arrays: Any) -> bytes:
         (npz(x=np.array([{}, {}])), "x holds Python objects; save rows of numbers"),
         (npz(x=np.float32(1)), "x holds one number; save rows of numbers"),
         (npz(x=np.array(["a", "b"])), "x is <U1 (0,); it must hold numbers"),
+        (npz(x=np.ones((3, 2)), features=["a"]), "features is <U1 (1,), and x holds 2 columns; it must be a text for"),
+        (npz(x=np.ones((3, 2)), features=["a", "b", "c"]), "features is <U1 (3,), and x holds 2 columns"),
+        (npz(x=np.ones((3, 2)), features=["a", "a"]), "features has the name 'a' 2 times"),
+        (npz(x=np.ones((3, 2)), features=[1, 2]), "features is int64 (2,)"),
         (npz(x=np.ones((3, 2)), y=np.ones(3)).replace(b"'shape': (3, 2)", b"'shape': (9, 2)"), "no whole .npz file"),
     ],
 )

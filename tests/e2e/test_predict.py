@@ -102,6 +102,46 @@ def test_columns_of_a_csv_are_found_by_their_names(iris_run: Path, trainkit_here
     assert accuracy == pytest.approx(metrics(trainkit_here, f"ckpt={iris_run}")["accuracy"], abs=1e-6)
 
 
+def test_columns_of_an_npz_have_names_that_the_checkpoint_keeps(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+    np.savez(tmp_path / "data.npz", x=x, y=y, features=["width", "height"])
+    words = ["dataset=npz", "dataset.file=data.npz", "model=linear", "epochs=20"]
+    run = trained(tmp_path, *words)
+    lay_out(tmp_path, {"a.csv": "height,other,width\n9,x,-3\n-9,y,3\n", "b.csv": "left,top\n-3,9\n3,-9\n"})
+    done = trainkit_here("predict", f"ckpt={run}", "input=a.csv")
+    assert (done.code, [row["class"] for row in rows_of(done.out)]) == (0, ["0", "1"])
+    done = trainkit_here("predict", f"ckpt={run}", "input=b.csv")
+    assert done.code == 3 and "it has no column 'width'" in done.err
+    done = trainkit_here("predict", f"ckpt={run}", "input=b.csv", "by_position=true")
+    assert (done.code, [row["class"] for row in rows_of(done.out)]) == (0, ["0", "1"])
+    np.savez(tmp_path / "data.npz", x=x[:, ::-1], y=y, features=["height", "width"])
+    done = trainkit_here("eval", f"ckpt={run}")
+    assert done.code == 4 and "dataset npz has 'height' in column 0, but '" in done.err
+    assert "was trained on 'width' there" in done.err
+
+
+def test_a_table_with_a_header_is_not_taken_for_another(
+    trainkit_here: CommandHere, datasets: Path, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 12)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(60) % 2)
+    run = trained(tmp_path, "dataset=npz", "dataset.file=data.npz", "model=linear")
+    titanic = datasets / "tables" / "titanic" / "titanic.csv"
+    done = trainkit_here("predict", f"ckpt={run}", f"input='{titanic}'")
+    assert done.code == 3
+    assert "its columns have names (PassengerId, Survived, Pclass, …), and the model knows none" in done.err
+    assert [row["class"] for row in rows_of(done.out)] == [""]
+    lay_out(
+        tmp_path,
+        {"plain.csv": ",".join("0" * 12) + "\n", "named.csv": ",".join("abcdefghijkl") + "\n" + "0," * 11 + "0"},
+    )
+    plain = trainkit_here("predict", f"ckpt={run}", "input=plain.csv")
+    named = trainkit_here("predict", f"ckpt={run}", "input=named.csv", "by_position=true")
+    assert (plain.code, named.code) == (0, 0)
+    assert rows_of(plain.out)[0]["probability"] == rows_of(named.out)[0]["probability"]
+
+
 def test_names_of_features_are_scikit_learns() -> None:
     from sklearn import datasets
 

@@ -78,7 +78,10 @@ ROWS = [
     Fault(
         47,
         "out of memory on the host",
-        proof=("tests/e2e/test_bad_input.py::test_refused_when_data_and_model_are_known[r47-memory]",),
+        proof=(
+            "tests/e2e/test_bad_input.py::test_refused_when_data_and_model_are_known[r47-memory]",
+            "tests/faults/test_processes.py::test_too_little_memory_to_import_torch",
+        ),
     ),
     Fault(
         48,

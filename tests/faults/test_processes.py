@@ -52,6 +52,22 @@ def completed(folder: Path) -> Path:
     return run
 
 
+@pytest.mark.parametrize("words", [["train", *FAST], ["plan", *FAST], ["predict", "ckpt=RUN", "input=x.npz"]])
+def test_too_little_memory_to_import_torch(words: list[str], digits_run: Path, tmp_path: Path) -> None:
+    """A limit of address space that the interpreter fits in, and torch's libraries do not."""
+    command = shlex.join(word.replace("RUN", str(digits_run)) for word in words)
+    limited = f"ulimit -v 700000; exec '{sys.executable}' -m trainkit {command}"
+    env = clean_environment() | {"OPENBLAS_NUM_THREADS": "1"}  # each of whose threads takes address space too
+    done = subprocess.run(
+        ["bash", "-c", limited], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 6, done.stderr
+    reason = r"lib[\w-]+\.so[.\d]*: (failed to map segment from shared object|cannot allocate memory).*"
+    assert re.fullmatch(rf"trainkit: error: out of memory \({reason}\); end other programs, or .*\n", done.stderr)
+    for status in tmp_path.rglob("status.json"):
+        assert json.loads(status.read_text())["exit_code"] == 6
+
+
 def test_few_open_files(tmp_path: Path) -> None:
     lay_out(tmp_path, class_folders())
     words = ["dataset=folder", "dataset.root=images", "dataset.image_size=8", "workers=2", "loader=streaming", *FAST]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from trainkit import registry
 from trainkit.config.words import common_flags, train_config
 from trainkit.console.columns import fitted, prose_width
 from trainkit.errors import DataError
-from trainkit.text import visible
+from trainkit.text import say, say_json
 
 HELP = """\
 usage: trainkit check [group=option …] [key=value …] [flags]
@@ -46,14 +45,14 @@ def check(argv: Sequence[str]) -> int:
     except DataError as fault:
         result = Audit({"name": config.dataset.name}, errors=list(fault.problems))
     if flags.json:
-        print(json.dumps({**result.facts, "errors": result.errors, "warnings": result.warnings}, indent=2))
+        say_json({**result.facts, "errors": result.errors, "warnings": result.warnings}, indent=2)
     else:
         width = prose_width()
         for line in report(result.facts, result.warnings, width) if "splits" in result.facts else []:
-            print(visible(line))
+            say(line)
         if not result.errors:
             count = len(result.warnings)
-            print(f"nothing would stop training; {count or 'no'} warning{'' if count == 1 else 's'}")
+            say(f"nothing would stop training; {count or 'no'} warning{'' if count == 1 else 's'}")
     if result.errors:
         raise DataError(*result.errors)
     return 0

@@ -3,7 +3,6 @@ apart. No torch; NumPy and SciPy only for what needs them."""
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from trainkit.runs.select import select
 from trainkit.runs.significance import Comparison
 from trainkit.runs.significance import compare as judge
 from trainkit.statistics import LEVEL, Estimate
-from trainkit.text import visible
+from trainkit.text import say, to_json, visible
 
 if TYPE_CHECKING:
     from trainkit.report.answers import Predictions
@@ -51,12 +50,12 @@ def compare(argv: Sequence[str]) -> int:
     groups = group(records)
     verdicts = judge_all(groups)
     if flags.json:
-        emit([json.dumps(as_json(groups, verdicts), default=str)])
+        emit([to_json(as_json(groups, verdicts))])
     else:
         emit(text(groups, verdicts, terminal_width()))
     for record in records:
         if not record.metrics:
-            print(f"note: {visible(record.id)} has no metrics: {record.state}", file=sys.stderr)
+            say(f"note: {record.id} has no metrics: {record.state}", stream=sys.stderr)
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -20,6 +19,7 @@ from trainkit.console.columns import fitted, prose_width
 from trainkit.data.images.cache import cache_folder, cap_bytes
 from trainkit.errors import ConfigError, TrainkitError
 from trainkit.machine import default_data_dir, free_host_memory, num_cpus
+from trainkit.text import say, say_json
 
 HELP = """\
 usage: trainkit doctor [--json]
@@ -58,9 +58,9 @@ def doctor(argv: Sequence[str]) -> int:
         "hints": hints,
     }
     if flags.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        say_json(facts, indent=2)
     else:
-        print("\n".join(part for line in report(facts) for part in fitted(line, prose_width())))
+        say(*(part for line in report(facts) for part in fitted(line, prose_width())))
     return 1 if problems else 0
 
 

@@ -18,7 +18,7 @@ from trainkit.config.words import common_flags, ready
 from trainkit.console.columns import prose_width
 from trainkit.errors import ConfigError, nearest
 from trainkit.schema import REQUIRED, convert, describe, plain
-from trainkit.text import visible
+from trainkit.text import say, say_json
 
 HELP = """\
 usage: trainkit explain KEY… [group=option …] [key=value …] [flags]
@@ -66,12 +66,12 @@ def explain(argv: Sequence[str]) -> int:
                 found = {argument: facts_of(argument) for argument in below}
                 facts[-1]["arguments"] = {k: fact for k, fact in found.items() if not isinstance(fact["value"], dict)}
     if flags.json:
-        print(json.dumps(facts[0] if len(facts) == 1 else facts, indent=2, ensure_ascii=False))
+        say_json(facts[0] if len(facts) == 1 else facts, indent=2)
         return 0
     confs = folders.user_confs(flags.config_dir)
     for index, fact in enumerate(facts):
         lines = _show_group(fact, confs) if fact["key"] in registry.FAMILIES else _show_key(fact)
-        print("\n".join([""] * (index > 0) + [visible(line) for line in lines]))
+        say(*[""] * (index > 0), *lines)
     return 0
 
 

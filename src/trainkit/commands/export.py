@@ -75,7 +75,8 @@ def samples(config: Export, spec: DataSpec) -> tuple[Tensor, str]:
     if config.input is not None:
         arguments = [config.input] if isinstance(config.input, str) else config.input
         inputs.check(arguments, spec.input)
-        batch = next(inputs.read(arguments, spec.input, _SAMPLES, 0))
+        # what the columns mean does not matter here: the file and the model are asked the same
+        batch = next(inputs.read(arguments, spec.input, _SAMPLES, 0, by_position=spec.input.names is None))
         if not len(batch.values):
             raise DataError(f"{batch.names[0]}: {batch.errors[0]}")
         return torch.from_numpy(batch.values.copy()), f"{len(batch.values)} samples of input={','.join(arguments)}"

@@ -11,7 +11,7 @@ from trainkit import registry
 from trainkit.config import folders
 from trainkit.config.flags import FlagParser
 from trainkit.errors import ConfigError, unknown
-from trainkit.text import visible
+from trainkit.text import say, say_json, visible
 
 HELP = """\
 usage: trainkit ls [GROUP] [--config-dir DIR] [--plugins MODULE] [--json]
@@ -40,12 +40,12 @@ def ls(argv: Sequence[str]) -> int:
     groups = [flags.group] if flags.group else known
     found = {group: describe(group, confs) for group in groups}
     if flags.json:
-        print(json.dumps(found, indent=2))
+        say_json(found, indent=2)
     elif flags.group:
         _show_group(flags.group, found[flags.group])
     else:
         for group, options in found.items():
-            print(visible(f"{group:10} {', '.join(options)}"))
+            say(f"{group:10} {', '.join(options)}")
     return 0
 
 
@@ -88,17 +88,17 @@ def _show_group(group: str, options: dict[str, dict[str, object]]) -> None:
 
     width = max(map(len, options))
     for name, facts in options.items():
-        print(visible(f"{name:{width}}  {facts['summary']}"))
+        say(f"{name:{width}}  {facts['summary']}")
         arguments = facts["arguments"]
         assert isinstance(arguments, dict)
         if arguments:
             text = " ".join(f"{key}={_show(value)}" for key, value in arguments.items())
             indent = " " * (width + 2)
-            print(textwrap.fill(visible(text), 79, initial_indent=indent, subsequent_indent=indent))
+            say(*textwrap.wrap(visible(text), 79, initial_indent=indent, subsequent_indent=indent))
     if group in folders.BUNDLES:
-        print(f"\nchoose one with {group}=NAME; other words of the command line win over its own")
+        say("", f"choose one with {group}=NAME; other words of the command line win over its own")
     else:
-        print(f"\nchoose one with {group}=NAME, and its arguments with {group}.ARGUMENT=VALUE")
+        say("", f"choose one with {group}=NAME, and its arguments with {group}.ARGUMENT=VALUE")
 
 
 def _show(value: object) -> str:

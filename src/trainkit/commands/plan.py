@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit.config.words import common_flags, train_config
 from trainkit.errors import ConfigError
+from trainkit.text import say, say_json
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ def plan(argv: Sequence[str]) -> int:
     if flags.json:
         from trainkit.loggers.sinks import finite
 
-        print(json.dumps(finite(facts), indent=2, ensure_ascii=False))
+        say_json(finite(facts), indent=2)
     else:
         show(facts)
     return 0
@@ -273,9 +273,9 @@ def try_batches(config: Train, data: Data, device: torch.device, memory: int | N
     from trainkit.planning.text import in_bytes
     from trainkit.train.signals import Stop
 
-    def say(trial: Trial) -> None:
+    def tell(trial: Trial) -> None:
         result = f"{in_bytes(trial.peak)}, {trial.seconds:.2f} s" if trial.peak and trial.seconds else "out of memory"
-        print(f"batch {trial.batch_size:,}: {result}{'' if trial.fits else ', too large'}", file=sys.stderr)
+        say(f"batch {trial.batch_size:,}: {result}{'' if trial.fits else ', too large'}", stream=sys.stderr)
 
     run = build.build_run(dataclasses.replace(config, compile=None), data, device, Stop())
-    return dataclasses.asdict(find_max_batch(run, memory, say))
+    return dataclasses.asdict(find_max_batch(run, memory, tell))

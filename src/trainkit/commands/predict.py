@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +26,7 @@ from trainkit.predict.writers import FORMATS, Fields, Row, Stream
 from trainkit.randomness import reseed
 from trainkit.runs import rundir
 from trainkit.tasks.base import task_of
-from trainkit.text import visible
+from trainkit.text import pass_on, say
 from trainkit.train.signals import Stop
 from trainkit.train.speed import mirrored
 
@@ -61,7 +63,7 @@ def predict(config: Predict, *, as_json: bool) -> None:
         destination(config.output) as stream,
         FORMATS[kind](stream, columns | {"error": str}) as write,
     ):
-        for batch in inputs.read(arguments, spec.input, config.batch_size, workers):
+        for batch in inputs.read(arguments, spec.input, config.batch_size, workers, by_position=config.by_position):
             found = predicted(batch, outputs_of, spec.target, config.topk)
             write(found)
             done += len(found)
@@ -92,6 +94,14 @@ def choose_format(config: Predict, as_json: bool) -> str:
     return config.format or ("jsonl" if as_json else "csv")
 
 
+class Screen(io.RawIOBase):
+    """A terminal as a place for rows: whole lines of UTF-8, which it only shows."""
+
+    def write(self, content: Any) -> int:
+        pass_on(bytes(content).decode())
+        return len(content)
+
+
 @contextlib.contextmanager
 def destination(output: Path | None) -> Iterator[Stream]:
     """Where the bytes go: the output file, which appears when all is written, or stdout."""
@@ -100,8 +110,8 @@ def destination(output: Path | None) -> Iterator[Stream]:
             yield file
         return
     try:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        yield Screen() if sys.stdout.isatty() else sys.stdout.buffer
+        sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         raise
     except OSError as error:
@@ -150,6 +160,6 @@ def say_failure(row: Row, number: int) -> None:
     """Say on stderr why an input has no prediction; from the 21st on only that there are more."""
     where = row["input"] if row["row"] is None else f"{row['input']}: row {row['row']}"
     if number <= _SHOWN:
-        print(visible(f"trainkit: error: {where}: {row['error']}"), file=sys.stderr)
+        say(f"trainkit: error: {where}: {row['error']}", stream=sys.stderr)
     elif number == _SHOWN + 1:
-        print("trainkit: error: … and more; the column error has them all", file=sys.stderr)
+        say("trainkit: error: … and more; the column error has them all", stream=sys.stderr)

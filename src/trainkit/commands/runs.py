@@ -13,7 +13,7 @@ from trainkit.console.columns import cut, emit, lines_of, terminal_width, total_
 from trainkit.errors import ConfigError
 from trainkit.runs import query
 from trainkit.runs.records import Record, find, short_id
-from trainkit.text import visible
+from trainkit.text import say, to_json, visible
 
 HELP = """\
 usage: trainkit runs [FOLDER] [FILTER …] [--sort KEY] [--columns KEY,…] [--json]
@@ -52,7 +52,7 @@ def runs(argv: Sequence[str]) -> int:
     chosen = [record for record in found if all(f.matches(record) for f in filters)]
     placed = [(0, record) for record in query.ordered(chosen, sort)] if sort else query.tree(chosen)
     if flags.json:
-        emit([json.dumps({"runs": [as_json(r) for _, r in placed], "skipped": list(map(str, skipped))}, default=str)])
+        emit([to_json({"runs": [as_json(r) for _, r in placed], "skipped": list(map(str, skipped))})])
         return 0
     if placed:
         emit(table(placed, columns, terminal_width()))
@@ -94,10 +94,10 @@ def _folder_and_filters(words: Sequence[str]) -> tuple[Path, list[query.Filter]]
 def note(found: int, chosen: int, skipped: int, folder: Path) -> None:
     """Say on stderr what the table does not."""
     if not chosen:
-        print(f"no run in {folder}" if not found else f"none of {found} runs in {folder} matches", file=sys.stderr)
+        say(f"no run in {folder}" if not found else f"none of {found} runs in {folder} matches", stream=sys.stderr)
     if skipped:
         folders = "1 folder" if skipped == 1 else f"{skipped} folders"
-        print(f"note: {folders} skipped, without a run or damaged (--json names them)", file=sys.stderr)
+        say(f"note: {folders} skipped, without a run or damaged (--json names them)", stream=sys.stderr)
 
 
 def as_json(record: Record) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class Predict:
     output: Path | None = None
     format: Literal["csv", "jsonl", "parquet"] | None = None
     topk: Count = 1
+    by_position: bool = False
     overwrite: bool = False
     batch_size: Count = 128
     seed: int = 0

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from trainkit.errors import ResourceError
-from trainkit.text import visible
+from trainkit.text import say, visible
 
 GAP = "  "
 UNLIMITED = 1_000_000
@@ -76,9 +76,7 @@ def emit(lines: Iterable[str]) -> None:
     """Print lines to stdout. Raises ResourceError when they cannot be written, BrokenPipeError when nobody reads."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        for line in lines:
-            print(line.encode(encoding, "replace").decode(encoding))
-        sys.stdout.flush()
+        say(*(line.encode(encoding, "replace").decode(encoding) for line in lines))
     except BrokenPipeError:
         raise
     except OSError as error:

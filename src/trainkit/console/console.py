@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
+from trainkit import text as safety
 from trainkit.console.ending import Row, print_frame
 from trainkit.console.live import WAIT, View, columns_of, is_watched
 from trainkit.errors import ResourceError
@@ -49,7 +49,7 @@ class Console:
             self._show(lambda view: view.print(text))
             return
         try:
-            print(text, file=self.stream, flush=True)
+            safety.say(*text.split("\n"), stream=self.stream)
         except OSError:
             self._drop_stream()
 
@@ -69,7 +69,7 @@ class Console:
         if self.prefix:
             return
         try:
-            print(json.dumps(finite(value)), flush=True)
+            safety.say_json(finite(value))
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if not isinstance(error, BrokenPipeError):
@@ -83,7 +83,7 @@ class Console:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def note(self, text: str) -> None:
-        self.say(f"note: {text}")
+        self._print(visible(f"note: {text}"))
 
     def step(self, facts: StepFacts) -> None:
         self._show(lambda view: view.step(facts))

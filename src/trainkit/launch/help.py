@@ -7,7 +7,7 @@ from pathlib import Path
 from trainkit.config import folders
 from trainkit.config.compose import FRAMES, group_names
 from trainkit.config.frame import Frame
-from trainkit.text import visible
+from trainkit.text import say, visible
 
 EXAMPLES = {
     "train": [
@@ -49,29 +49,30 @@ FLAGS = [
 
 def show_help(verb: str, confs: list[Path]) -> None:
     """Print the help of a verb."""
-    print(f"usage: trainkit {verb} [group=option …] [key=value …] [flags]\n\nexamples:")
+    say(f"usage: trainkit {verb} [group=option …] [key=value …] [flags]", "", "examples:")
     for command, meaning in EXAMPLES[verb]:
-        print(f"  {command}\n      {meaning}")
-    print("\ngroups (trainkit ls GROUP describes the options):")
+        say(f"  {command}", f"      {meaning}")
+    say("", "groups (trainkit ls GROUP describes the options):")
     for group in group_names(verb):
-        print(_wrap(group, list(folders.options(group, confs))))
-    print("\nkeys:")
-    print(_keys(verb, confs))
-    print("\nflags:")
+        say(*_wrap(group, list(folders.options(group, confs))))
+    say("", "keys:", *_keys(verb, confs))
+    say("", "flags:")
     for flag, meaning in FLAGS if issubclass(FRAMES[verb], Frame) else FLAGS[1:]:
-        print(f"  {flag:26} {meaning}")
+        say(f"  {flag:26} {meaning}")
 
 
-def _wrap(group: str, names: list[str]) -> str:
+def _wrap(group: str, names: list[str]) -> list[str]:
     import textwrap
 
-    return textwrap.fill(visible(", ".join(names)), 79, initial_indent=f"  {group:10} ", subsequent_indent=" " * 13)
+    return textwrap.wrap(visible(", ".join(names)), 79, initial_indent=f"  {group:10} ", subsequent_indent=" " * 13)
 
 
-def _keys(verb: str, confs: list[Path]) -> str:
+def _keys(verb: str, confs: list[Path]) -> list[str]:
     """The top-level keys as the verb's YAML file has them, with its comments."""
     files = [folder / f"{verb}.yaml" for folder in [*confs, folders.packaged_conf()]]
     lines = folders.read_text(next(file for file in files if file.is_file())).splitlines()
     start = lines.index("# keys") + 1 if "# keys" in lines else 0
     end = next((i for i in range(start, len(lines)) if lines[i].startswith("hydra:")), len(lines))
-    return "\n".join(f"  {visible(line)}" for line in lines[start:end]).rstrip()
+    while end > start and not lines[end - 1].strip():
+        end -= 1
+    return [f"  {line}" for line in lines[start:end]]

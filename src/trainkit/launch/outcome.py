@@ -14,9 +14,16 @@ from typing import Any
 
 from trainkit.config.frame import Frame, Train, to_plain
 from trainkit.console.console import Console
-from trainkit.errors import ConfigError, Interrupted, ResourceError, TrainkitError
+from trainkit.errors import (
+    ConfigError,
+    Interrupted,
+    ResourceError,
+    TrainkitError,
+    is_out_of_memory,
+    out_of_memory,
+)
 from trainkit.runs.rundir import LogFile, RunDir
-from trainkit.text import visible
+from trainkit.text import say, visible
 
 log = logging.getLogger("trainkit")
 Result = dict[str, Any]
@@ -39,7 +46,7 @@ def carry_out(
     module, _, function = target.partition(":")
     try:
         result: Result = getattr(importlib.import_module(module), function)(config, run, console, **options)
-    except (MemoryError, RuntimeError, ValueError) as error:
+    except (MemoryError, RuntimeError, ValueError, ImportError, OSError) as error:
         known = refusal(error, config)
         if known is None:
             raise
@@ -74,12 +81,6 @@ def run_training(
     return 0
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, torch's allocator of the CPU, or that of a GPU found no memory."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
-
-
 def refusal(error: Exception, config: Frame) -> TrainkitError | None:
     """What torch refuses, but has no class of its own for, as an error for the user; None for anything else."""
     operation, found, _ = str(error).partition(" does not have a deterministic implementation")
@@ -89,7 +90,10 @@ def refusal(error: Exception, config: Frame) -> TrainkitError | None:
         return ConfigError(
             "batch norm cannot train on one sample: raise batch_size, lower accumulate, or take another norm"
         )
-    return ResourceError(name_memory(error, config)) if is_out_of_memory(error) else None
+    if not is_out_of_memory(error):
+        return None
+    loading = isinstance(error, (ImportError, OSError))  # of a shared library: no batch is small enough
+    return out_of_memory(error) if loading else ResourceError(name_memory(error, config))
 
 
 def name_memory(error: Exception, config: Frame) -> str:
@@ -108,7 +112,7 @@ def name_memory(error: Exception, config: Frame) -> str:
 def report(error: Exception, name: str, run: RunDir) -> int:
     """Say in one line what went wrong, put it into the log and the run's status; return the exit code."""
     if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
-        traceback.print_exception(error)
+        say(*"".join(traceback.format_exception(error)).rstrip().split("\n"), stream=sys.stderr)
     code = error.exit_code if isinstance(error, TrainkitError) else 1
     state = "interrupted" if isinstance(error, Interrupted) else "failed"
     if isinstance(error, TrainkitError):
@@ -123,7 +127,7 @@ def report(error: Exception, name: str, run: RunDir) -> int:
         _keep(lines, error, run, state, code)
     except ResourceError as second:
         if not isinstance(error, ResourceError):  # else the disk that the run died of is still full
-            tell(f"trainkit: error: {name}{visible(str(second))}")
+            tell(f"trainkit: error: {name}{second}")
     return code
 
 
@@ -139,6 +143,6 @@ def _keep(lines: list[str], error: Exception, run: RunDir, state: str, code: int
 def tell(line: str) -> None:
     """Print a line to stderr. Where that leads nowhere, as to a closed terminal, the run still gets its status."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        say(line, stream=sys.stderr)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # or Python fails again when it ends

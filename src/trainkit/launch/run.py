@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,11 @@ from trainkit.config.compose import FRAMES, assignment, check_jobs, explain, par
 from trainkit.config.flags import FlagParser
 from trainkit.config.frame import Config, Frame, Predict
 from trainkit.config.words import common_flags, prepare
-from trainkit.errors import ConfigError, ResourceError
+from trainkit.errors import ConfigError, ResourceError, is_out_of_memory
 from trainkit.launch.job import Job, JobFailed
-from trainkit.launch.outcome import is_out_of_memory
 from trainkit.runs import rundir
 from trainkit.schema import schema_of
-from trainkit.text import without_secrets
+from trainkit.text import pass_on, say, without_secrets
 
 COMMAND = "command.txt"  # of a sweep: what started it
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
@@ -61,7 +61,7 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
     """
     flags = flag_parser(verb).read(argv)
     if flags.version:
-        print(f"trainkit {trainkit.__version__}, hydra {hydra.__version__}")
+        say(f"trainkit {trainkit.__version__}, hydra {hydra.__version__}")
         return 0
     if flags.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun reads a pickle, which can run code; use a run's config.yaml instead")
@@ -144,10 +144,8 @@ def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
             storage.replace(folder / COMMAND, (shlex.join(without_secrets(job.command)) + "\n").encode())
         code = call_hydra(job.verb, job, [*overrides, *flags, "--multirun"])
     except KeyboardInterrupt:
-        print(
-            f"trainkit: the sweep stopped; go on with: trainkit resume {shlex.quote(rundir.shown(folder))}",
-            file=sys.stderr,
-        )
+        command = f"trainkit resume {shlex.quote(rundir.shown(folder))}"
+        say(f"trainkit: the sweep stopped; go on with: {command}", stream=sys.stderr)
         return max(job.exit_code, 130)
     finally:
         completed = folder.is_dir() and summarise(folder, as_json=job.as_json)
@@ -157,7 +155,10 @@ def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
 def show_config(verb: str, argv: Sequence[str]) -> int:
     """Let Hydra print the config (`--cfg`, `--info`). Raises ConfigError when it cannot be composed."""
     try:
-        return call_hydra(verb, lambda config: None, argv)
+        with contextlib.redirect_stdout(io.StringIO()) as shown:
+            code = call_hydra(verb, lambda config: None, argv)
+        pass_on(shown.getvalue())
+        return code
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error)[0]) from error
 
@@ -175,7 +176,7 @@ def call_hydra(verb: str, task: Any, argv: Sequence[str]) -> int:
     return 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def _raising() -> Iterator[None]:
     # With this variable Hydra lets exceptions out instead of printing them and leaving the process with 1.
     before = os.environ.get("HYDRA_FULL_ERROR")

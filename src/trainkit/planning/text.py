@@ -7,6 +7,7 @@ from typing import Any
 
 from trainkit.console.chart import curve
 from trainkit.console.columns import fitted, prose_width
+from trainkit.text import say
 
 LAYERS_SHOWN = 24  # of a deeper model the largest are shown
 
@@ -23,7 +24,7 @@ def show(facts: dict[str, Any]) -> None:
         lines += ["", *_max_batch(facts["max_batch"], facts["steps"]["batch"])]
     said = [f"note: {text}" for text in facts["notes"]] + [f"warning: {text}" for text in facts["warnings"]]
     lines += ["", *said] if said else []
-    print("\n".join(part for line in lines for part in fitted(line, width)))
+    say(*(part for line in lines for part in fitted(line, width)))
 
 
 def _head(facts: dict[str, Any]) -> list[str]:

@@ -76,14 +76,21 @@ def _nothing(argument: str) -> str:
     return "nothing matches this pattern" if glob.has_magic(argument) else "no such file or folder"
 
 
-def read(arguments: Sequence[str], spec: InputSpec, batch_size: int, workers: int) -> Iterator[Batch]:
+def read(
+    arguments: Sequence[str], spec: InputSpec, batch_size: int, workers: int, *, by_position: bool = False
+) -> Iterator[Batch]:
     """Yield all inputs in batches of at most `batch_size`; `workers` processes decode images.
+
+    by_position: columns of tables are taken in their order, whatever they are called.
 
     What cannot be read is an error in its batch. Raises ResourceError when a worker fails.
     """
     for table, group in itertools.groupby(arguments, lambda argument: rows.table_suffix(argument) is not None):
         paths = itertools.chain.from_iterable(map(find, group))
-        yield from _tables(paths, spec, batch_size) if table else _images(paths, spec, batch_size, workers)
+        if table:
+            yield from _tables(paths, rows.Wanted.by(spec, by_position), batch_size)
+        else:
+            yield from _images(paths, spec, batch_size, workers)
 
 
 def _images(paths: Iterator[str], spec: InputSpec, size: int, workers: int) -> Iterator[Batch]:
@@ -100,16 +107,15 @@ def _images(paths: Iterator[str], spec: InputSpec, size: int, workers: int) -> I
         yield _batch(names, [None] * len(names), errors, images)
 
 
-def _tables(paths: Iterator[str], spec: InputSpec, size: int) -> Iterator[Batch]:
-    dtype = np.dtype(spec.dtype)
+def _tables(paths: Iterator[str], wanted: rows.Wanted, size: int) -> Iterator[Batch]:
     for path in paths:
         done = 0
         try:
-            for values, errors in rows.read(path, spec.shape, dtype, spec.names, size):
+            for values, errors in rows.read(path, wanted, size):
                 yield _batch([path] * len(errors), list(range(done, done + len(errors))), errors, values)
                 done += len(errors)
         except DataError as error:
-            yield Batch([path], [None], [str(error)], np.empty((0, *spec.shape), dtype))
+            yield Batch([path], [None], [str(error)], np.empty((0, *wanted.in_shape), wanted.dtype))
 
 
 def _batch(

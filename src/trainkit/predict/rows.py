@@ -7,6 +7,7 @@ file's name, where the file as a whole cannot be read.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import math
 import os
@@ -16,7 +17,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from trainkit.data import arrays
-from trainkit.data.datasets.npz import to_inputs
+from trainkit.data.datasets.npz import column_names, to_inputs
+from trainkit.data.spec import InputSpec
 from trainkit.data.splits import Array
 from trainkit.errors import ConfigError, DataError, nearest
 
@@ -31,22 +33,32 @@ def table_suffix(name: str) -> str | None:
     return suffix if suffix in SUFFIXES else None
 
 
-def read(
-    path: str, in_shape: Sequence[int], dtype: np.dtype[np.generic], features: list[str] | None, size: int
-) -> Iterator[Block]:
-    """Yield the rows of a table as inputs (at most `size`, *in_shape) of `dtype`.
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a model takes for one row.
 
-    features: names of the columns in the model's order. Where they and the file's names are known the columns are
-    taken by name, in any order, others left out; else the columns are those of the model, in its order.
+    features: names of the columns in the model's order, where it knows them. A file whose columns have names gives them
+    by name, in any order, others left out; one without names gives them in order. by_position: always in order.
     """
+
+    in_shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    features: list[str] | None
+    by_position: bool = False
+
+    @classmethod
+    def by(cls, spec: InputSpec, by_position: bool) -> Wanted:
+        """What a model with this input takes."""
+        return cls(spec.shape, np.dtype(spec.dtype), spec.names, by_position)
+
+
+def read(path: str, wanted: Wanted, size: int) -> Iterator[Block]:
+    """Yield the rows of a table as inputs (at most `size`, *in_shape)."""
     suffix = table_suffix(path)
-    if suffix == ".npz":
-        blocks = _npz(path, tuple(in_shape), dtype, size)
-    else:
-        blocks = (_csv if suffix == ".csv" else _parquet)(path, in_shape[0], features, size)
+    blocks = (_npz if suffix == ".npz" else _csv if suffix == ".csv" else _parquet)(path, wanted, size)
     try:
         for values, errors in blocks:
-            _note_not_finite(values, errors, features)
+            _note_not_finite(values, errors, wanted.features)
             yield values, errors
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})") from error
@@ -66,11 +78,18 @@ def _name(column: int, features: list[str] | None) -> str:
     return str(column) if features is None else f"'{features[column]}'"
 
 
-def _columns(names: Sequence[str] | None, found: int, width: int, features: list[str] | None) -> list[int]:
+def _columns(names: Sequence[str] | None, found: int, wanted: Wanted) -> list[int]:
     """Which of the `found` columns of a file are the features. Raises DataError where that is not clear."""
-    if names is None or features is None:
+    (width,), features = wanted.in_shape, wanted.features
+    if names is None or features is None or wanted.by_position:
         if found != width:
             raise DataError(f"it has {found} columns, but the model takes {width} features")
+        if names is not None and not wanted.by_position:
+            first = ", ".join(names[:3]) + (", …" if found > 3 else "")
+            raise DataError(
+                f"its columns have names ({first}), and the model knows none to find them by; "
+                "if they are its features in its order, add by_position=true"
+            )
         return list(range(width))
     for name in features:
         if name not in names:
@@ -81,7 +100,7 @@ def _columns(names: Sequence[str] | None, found: int, width: int, features: list
     return [names.index(name) for name in features]
 
 
-def _csv(path: str, width: int, features: list[str] | None, size: int) -> Iterator[Block]:
+def _csv(path: str, wanted: Wanted, size: int) -> Iterator[Block]:
     """A first line without any number, or with the names of the features, is a header."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -90,12 +109,12 @@ def _csv(path: str, width: int, features: list[str] | None, size: int) -> Iterat
             if head is None:
                 raise DataError("it is empty")
             names = [cell.strip() for cell in head]
-            named = features is not None and set(features) <= set(names)
+            named = wanted.features is not None and set(wanted.features) <= set(names)
             titled = named or not any(map(_is_number, names))
             if not titled:
                 lines = itertools.chain([head], lines)
-            columns = _columns(names if titled else None, len(head), width, features)
-            shown = [names[column] for column in columns] if titled else features
+            columns = _columns(names if titled else None, len(head), wanted)
+            shown = [names[column] for column in columns] if titled else wanted.features
             while block := list(itertools.islice(lines, size)):
                 yield _parsed(block, len(head), columns, shown)
     except UnicodeDecodeError as error:
@@ -104,9 +123,16 @@ def _csv(path: str, width: int, features: list[str] | None, size: int) -> Iterat
         raise DataError(f"it is no CSV file ({error})") from error
 
 
+def _number(cell: str) -> float:
+    """The number in a cell. Raises ValueError; also for `1_000`, which Python would take for a thousand."""
+    if "_" in cell:
+        raise ValueError(cell)
+    return float(cell)
+
+
 def _is_number(cell: str) -> bool:
     try:
-        float(cell)
+        _number(cell)
     except ValueError:
         return False
     return True
@@ -122,7 +148,7 @@ def _parsed(lines: list[list[str]], cells: int, columns: list[int], shown: list[
         texts = [line[column] for column in columns]
         try:
             with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which is reported
-                values[row] = [float(text) for text in texts]
+                values[row] = [_number(text) for text in texts]
         except ValueError:
             column = next(index for index, text in enumerate(texts) if not _is_number(text))
             what = f"{texts[column]!r}, not a number" if texts[column].strip() else "empty"
@@ -130,25 +156,40 @@ def _parsed(lines: list[list[str]], cells: int, columns: list[int], shown: list[
     return values, errors
 
 
-def _npz(path: str, in_shape: tuple[int, ...], dtype: np.dtype[np.generic], size: int) -> Iterator[Block]:
-    """The rows of the array x, or of the only one."""
+def _npz(path: str, wanted: Wanted, size: int) -> Iterator[Block]:
+    """The rows of the array x, or of the only one; `features` names its columns."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = arrays.names(archive)
-            if "x" not in names and len(names) != 1:
+            rows = [name for name in names if name != "features"]
+            if "x" not in rows and len(rows) != 1:
                 raise DataError(f"it has no array x; it holds {', '.join(names) or 'nothing'}")
-            for raw in _array(archive, "x" if "x" in names else names[0], size):
+            columns: list[int] | None = None
+            for raw in _array(archive, "x" if "x" in rows else rows[0], size):
                 try:
                     values = to_inputs(raw, "")
                 except DataError as error:
                     raise DataError(str(error).removeprefix(": ")) from None
-                if values.shape[1:] != in_shape or values.dtype != dtype:
-                    ours, theirs = ("x".join(map(str, shape)) for shape in (in_shape, values.shape[1:]))
-                    raise DataError(f"its samples are {values.dtype} {theirs}, but the model takes {dtype} {ours}")
+                if columns is None and len(names) > len(rows) and len(wanted.in_shape) == 1:
+                    columns = _columns(_titles(archive, values), values.shape[-1], wanted)
+                values = values if columns is None else values[:, columns]
+                if values.shape[1:] != wanted.in_shape or values.dtype != wanted.dtype:
+                    ours, theirs = ("x".join(map(str, shape)) for shape in (wanted.in_shape, values.shape[1:]))
+                    raise DataError(
+                        f"its samples are {values.dtype} {theirs}, but the model takes {wanted.dtype} {ours}"
+                    )
                 if len(values):
                     yield values, [None] * len(values)
     except arrays.DAMAGE as error:
         raise DataError(f"it is no whole .npz file ({arrays.reason(error)})") from error
+
+
+def _titles(archive: zipfile.ZipFile, values: Array) -> list[str]:
+    first = itertools.islice(_array(archive, "features", values.shape[-1] + 1), 2)  # one too many is told, not read
+    try:
+        return column_names(np.concatenate(list(first)), values, "")
+    except DataError as error:
+        raise DataError(str(error).removeprefix(": ")) from None
 
 
 def _array(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[Array]:
@@ -180,7 +221,7 @@ def _whole(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[Array]:
         yield np.ascontiguousarray(array[start : start + size])
 
 
-def _parquet(path: str, width: int, features: list[str] | None, size: int) -> Iterator[Block]:
+def _parquet(path: str, wanted: Wanted, size: int) -> Iterator[Block]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -189,7 +230,7 @@ def _parquet(path: str, width: int, features: list[str] | None, size: int) -> It
     try:
         with parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
-            names = [schema.names[column] for column in _columns(schema.names, len(schema.names), width, features)]
+            names = [schema.names[column] for column in _columns(schema.names, len(schema.names), wanted)]
             for name in names:
                 kind, types = schema.field(name).type, pyarrow.types
                 if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):

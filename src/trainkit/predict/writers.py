@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 from trainkit.errors import ConfigError
 from trainkit.tasks.base import Double
 from trainkit.text import cell as safe_cell
+from trainkit.text import to_json
 
 Stream = BinaryIO | io.RawIOBase
 Row = dict[str, Any]
@@ -51,8 +51,7 @@ def jsonl_rows(stream: Stream, fields: Fields) -> Iterator[Write]:
     """JSON lines: one object a row, with every field; null where there is nothing."""
 
     def write(rows: list[Row]) -> None:
-        plain = ({name: _plain(row.get(name), kind) for name, kind in fields.items()} for row in rows)
-        lines = (json.dumps(row, ensure_ascii=False) for row in plain)
+        lines = (to_json({name: _plain(row.get(name), kind) for name, kind in fields.items()}) for row in rows)
         stream.write("".join(f"{line}\n" for line in lines).encode())
         stream.flush()
 

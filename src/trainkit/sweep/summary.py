@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit import storage
 from trainkit.runs import rundir
-from trainkit.text import cell, visible
+from trainkit.text import cell, say_json, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,18 +83,16 @@ def show(rows: list[Row], folder: Path, *, as_json: bool) -> None:
     from rich.text import Text
 
     if as_json:
-        import json
-
-        print(json.dumps([{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]))
+        say_json([{k: v for k, v in row.items() if not k.startswith("_")} for row in rows])
     monitor = next((row["_monitor"] for row in rows if row["_monitor"]), None)
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
     failed = sum(row["state"] != "completed" for row in rows)
     jobs = f"{len(rows)} job{'s' if len(rows) > 1 else ''}"
-    console.print(f"\n{jobs}, {failed} failed" + (f"; best first by {monitor}" if monitor else ""))
+    console.print(Text(f"\n{jobs}, {failed} failed" + (f"; best first by {visible(monitor)}" if monitor else "")))
     console.print(_table(rows, monitor))
-    console.print(Text(f"sweep folder: {rundir.shown(folder)}"), soft_wrap=True)
+    console.print(Text(visible(f"sweep folder: {rundir.shown(folder)}")), soft_wrap=True)
     if rows[0]["state"] == "completed":
-        console.print(Text(f"best run: {rundir.shown(Path(rows[0]['run']))}"), soft_wrap=True)
+        console.print(Text(visible(f"best run: {rundir.shown(Path(rows[0]['run']))}")), soft_wrap=True)
 
 
 def _table(rows: list[Row], monitor: str | None) -> Table:
@@ -110,7 +108,7 @@ def _table(rows: list[Row], monitor: str | None) -> Table:
     for name in ("job", *parameters, *measured, "seconds", "state"):
         text = name in parameters  # of these the long ones are folded, so that every number stays in one piece
         justify: Any = "left" if text or name == "state" else "right"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=not text)
+        table.add_column(Text(visible(name)), justify=justify, overflow="fold", no_wrap=not text)
     for row in rows:
         values = [row["objective"], *(row.get(name) for name in measured[1:])] if measured else []
         state = row["state"] if row["exit_code"] in (0, None) else f"{row['state']} ({row['exit_code']})"

@@ -5,6 +5,7 @@
         numbers (N, F) or (N,): features
     y   (N,) integers or text: classes; (N, C) zeros and ones: multilabel; (N, C) shares that sum to 1: soft labels;
         other numbers (N,) or (N, T): regression
+    features  text (F,): what the columns of x (N, F) are called; may be left out
 
 Where both readings of a 4-D array are possible, the one with square images wins, then (N, C, H, W).
 """
@@ -12,19 +13,22 @@ Where both readings of a 4-D array are possible, the one with square images wins
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from trainkit.data.arrays import read_arrays
 from trainkit.data.checks import check_split
-from trainkit.data.dataset import Data, hold_out
+from trainkit.data.dataset import Data, describe_input, hold_out
 from trainkit.data.spec import TargetSpec
 from trainkit.data.splits import Array, Split
 from trainkit.errors import DataError
 from trainkit.machine import free_host_memory
 from trainkit.registry import register
 from trainkit.schema import Fraction
+
+if TYPE_CHECKING:
+    from trainkit.data.images.files import Files
 
 _CHANNELS = (1, 3, 4)
 Task = Literal["classification", "soft", "multilabel", "regression"]
@@ -60,7 +64,9 @@ def npz(
         splits[split] = Split(to_inputs(x, where), _targets(y, chosen, names, where))
     width = 1 if names is not None else splits["train"].targets.shape[1]
     target = TargetSpec(chosen, names, width, standardize=chosen == "regression")
-    data = Data("npz", splits, target, notes=notes)
+    x = splits["train"].inputs
+    columns = column_names(arrays["features"], x, str(file)) if "features" in arrays else None
+    data = Data("npz", splits, target, describe_input(x, names=columns), notes=notes)
     for split, part in splits.items():
         check_split(part, data.spec, f"{file} ({split})")
     hold_out(data, "test", test_fraction, split_seed)
@@ -95,7 +101,7 @@ def _pairs(file: Path, arrays: dict[str, Array]) -> tuple[dict[str, tuple[Array,
             pairs[split] = (x, y)
     if "train" not in pairs:
         raise DataError(f"{file}: neither x, y nor x_train, y_train; it holds {', '.join(arrays) or 'nothing'}")
-    used = {f"{axis}{suffix}" for axis in "xy" for suffix in suffixes}
+    used = {"features", *(f"{axis}{suffix}" for axis in "xy" for suffix in suffixes)}
     unused = [name for name in arrays if name not in used]
     return pairs, [f"{file}: arrays left out: {', '.join(unused)}"] if unused else []
 
@@ -122,6 +128,21 @@ def _class_names(file: Path, targets: Array, task: Task, classes: list[str] | No
         row = int(np.argmax(targets.reshape(-1)))
         raise DataError(f"{file}: the label in row {row} is {last}, but {len(targets)} samples; labels must be 0..C-1")
     return [str(index) for index in range(int(last) + 1)]
+
+
+def column_names(names: Array, inputs: Array | Files, where: str) -> list[str]:
+    """The array `features` as names for the columns of inputs (N, F). Raises DataError where they do not fit."""
+    _, *shape = inputs.shape
+    if names.dtype.kind != "U" or [*names.shape] != shape:
+        columns = f"{shape[0]} columns" if len(shape) == 1 else "images"
+        raise DataError(
+            f"{where}: features is {names.dtype} {names.shape}, and x holds {columns}; it must be a text for each"
+        )
+    found = [name.strip() for name in names.tolist()]
+    twice = [name for name in found if found.count(name) > 1] if len(set(found)) < len(found) else []
+    if twice:
+        raise DataError(f"{where}: features has the name '{twice[0]}' {found.count(twice[0])} times")
+    return found
 
 
 def to_inputs(x: Array, where: str) -> Array:
