@@ -79,8 +79,8 @@ def imports(file: Path, *, top_level: bool = False) -> set[str]:
     return names
 
 
-def test_text_reaches_a_terminal_through_safety_alone() -> None:
-    """No other module prints, or writes to a standard stream: `safety.say` escapes whatever came out of a file."""
+def test_text_reaches_a_terminal_through_text_alone() -> None:
+    """No other module prints, or writes to a standard stream: `text.say` escapes whatever came out of a file."""
     found = set()
     for file in FILES:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -89,7 +89,7 @@ def test_text_reaches_a_terminal_through_safety_alone() -> None:
             writes = isinstance(called, ast.Attribute) and called.attr in ("write", "writelines", "print_exception")
             if prints or (writes and re.search(r"sys\.std(out|err)|traceback", ast.unparse(node.func))):
                 found.add(file.name)
-    assert found == {"safety.py"}
+    assert found == {"text.py"}
 
 
 def test_every_module_has_a_layer() -> None:
