@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from trainkit.app.run import COMMAND, run
+from trainkit.app.run import command_of, jobs_of, run
 from trainkit.commands import resume as single
 from trainkit.commands.resume import HELP as HELP
 from trainkit.config.compose import assignment
@@ -16,9 +16,10 @@ def resume(argv: Sequence[str]) -> int:
     """Resume the run or the sweep that `argv` names. Returns the exit code."""
     place, more, as_json = single.words_of("resume", argv)
     is_run = any((place / name).exists() for name in ("config.yaml", "status.json"))
-    if is_run or not (place / COMMAND).is_file():
+    command = [] if is_run else command_of(place)
+    if command[1:2] not in (["train"], ["eval"]):
         return single.resume(argv)
-    _, verb, *words = shlex.split((place / COMMAND).read_text(encoding="utf-8"))
+    _, verb, *words = command
     again = shlex.join(["trainkit", verb, *words, assignment("hydra.sweep.dir", str(place))])
     if more:
         raise ConfigError(f"a sweep goes on as it was begun, without {more[0]}; what it was: {again}")
@@ -26,10 +27,12 @@ def resume(argv: Sequence[str]) -> int:
         raise ConfigError(f"the sweep names plugins, whose code would run; to let it, type: {again}")
     if any(word.startswith("hydra/sweeper=") for word in words):
         raise ConfigError("a sweeper that proposes its jobs begins anew; give it storage of its own, or start again")
-    words = [word for word in words if not word.startswith("hydra.sweep.dir=")]
-    flags = ["--json"] if as_json and "--json" not in words else []
+    places = {"hydra.sweep.dir": str(place), "output_dir": single.home_of(place)}  # not those of whoever began it
+    flags = ["--json"] if as_json or "--json" in words else []
     return run(
-        verb, f"trainkit.commands.{verb}:{TASKS[verb]}", [*words, assignment("hydra.sweep.dir", str(place)), *flags]
+        verb,
+        f"trainkit.commands.{verb}:{TASKS[verb]}",
+        [*jobs_of(words), *(assignment(key, value) for key, value in places.items()), *flags],
     )
 
 
