@@ -6,8 +6,10 @@ import csv
 import importlib.metadata
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +129,64 @@ def test_deterministic_and_threads_return_to_their_defaults(trainkit_here: Comma
     jobs = [read_json(the_sweep(tmp_path) / str(number) / "env.json") for number in range(4)]
     assert [job["deterministic"] for job in jobs] == [True, True, False, False]
     assert [job["threads"] for job in jobs] == [2, 1, 2, 1]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_sweep_folder_in_use_is_refused(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    words = ("train", "-m", "seed=0,1", "hydra.sweep.dir=both", *SMALL[:1], *FAST[1:], "epochs=1000000")
+    command = [sys.executable, "-m", "trainkit", *words]
+    first = subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while not (tmp_path / "both" / "0" / "metrics.jsonl").exists():
+            assert first.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)
+        before = contents(tmp_path / "both")
+        for again in (("train", "-m", "seed=2,3", "hydra.sweep.dir=both"), words, ("resume", "both")):
+            outcome = trainkit_here(*again)
+            assert outcome.code == 2
+            said = f"trainkit: error: the folder {tmp_path / 'both'} is in use by process {first.pid}\n"
+            assert outcome.err == said, again
+        assert contents(tmp_path / "both") == before
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_a_folder_with_another_sweep_is_refused(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    words = ("train", "-m", "hydra.sweep.dir=one", *FAST, "model=linear")
+    assert trainkit_here(*words, "seed=0,1").code == 0
+    before = contents(tmp_path / "one")
+    outcome = trainkit_here(*words, "seed=2,3")
+    (line,) = outcome.err.splitlines()
+    assert outcome.code == 2
+    assert re.match(r"trainkit: error: one holds another sweep \(trainkit train -m .* seed=0,1\): name another", line)
+    assert contents(tmp_path / "one") == before
+
+    for again in ((*words, "seed=0,1"), (*words, "seed=0,1", "--json"), ("resume", "one")):
+        outcome = trainkit_here(*again)
+        assert (outcome.code, outcome.err.count("was done before") + outcome.out.count("was done before")) == (0, 2)
+    after = contents(tmp_path / "one")
+    assert {path.name for path in before if before[path] != after[path]} <= {"sweep.csv", "multirun.yaml"}
+    assert not (tmp_path / "one" / ".lock").exists()
+
+
+def test_a_finished_run_is_not_begun_anew_as_another(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    words = ("train", "hydra.run.dir=run", "model=linear", *FAST)
+    assert trainkit_here(*words).code == 0
+    before = contents(tmp_path / "run")
+    outcome = trainkit_here(*words, "optim.lr=0.01")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "trainkit: error: run holds a finished run with optim.lr=0.1, and not 0.01: name another folder for this one\n"
+    )
+    del before[tmp_path / "run" / "train.log"]
+    after = contents(tmp_path / "run")
+    assert {path: after[path] for path in before} == before
 
 
 def test_eval_of_several_checkpoints(trainkit_here: CommandHere, tmp_path: Path) -> None:

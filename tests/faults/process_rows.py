@@ -10,7 +10,15 @@ KILLS = "tests/proofs/test_kills.py"
 
 ROWS = [
     Fault(67, "two runs in the same second", proof=(f"{SWEEP}::test_two_runs_of_one_moment_have_two_folders",)),
-    Fault(68, "a run folder in use", proof=(f"{KILLS}::test_one_process_at_a_time",)),
+    Fault(
+        68,
+        "a run folder in use",
+        proof=(
+            f"{KILLS}::test_one_process_at_a_time",
+            f"{SWEEP}::test_a_sweep_folder_in_use_is_refused",
+            f"{SWEEP}::test_a_folder_with_another_sweep_is_refused",
+        ),
+    ),
     Fault(
         69, "interrupted", proof=(f"{KILLS}::test_a_signal_saves", f"{KILLS}::test_the_second_signal_ends_it_at_once")
     ),

@@ -177,8 +177,8 @@ def overridden(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def home_of(folder: Path) -> str:
-    """The `output_dir` that a run folder lies in: `outputs` of outputs/train/RUN and of outputs/sweeps/SWEEP/JOB."""
-    for depth, name in ((1, "train"), (2, "sweeps")):
+    """The `output_dir` that a run or sweep lies in: `outputs` of outputs/train/RUN and of outputs/sweeps/SWEEP/JOB."""
+    for depth, name in ((1, "train"), (1, "sweeps"), (2, "sweeps")):
         if folder.parts[-depth - 1 : -depth] == (name,):
             return str(folder.parents[depth])
     return str(Train.output_dir)

@@ -12,6 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainkit import registry, storage
+from trainkit.checkpoints import record
+from trainkit.config.changes import changes_meaning, differences
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES
 from trainkit.config.frame import Eval, Frame, to_plain
@@ -85,7 +87,9 @@ class Job:
         prefix = f"[{hydra.job.num}] " if in_sweep else ""
         alone = not in_sweep or hydra.launcher["_target_"].endswith("BasicLauncher")
         console = Console(live=alone, as_json=self.as_json, prefix=prefix)
-        if in_sweep and (done := finished_before(run.path, to_plain(config))):
+        is_kept = in_sweep or bool(record.candidates(run.path / "checkpoints"))
+        done = finished_before(run.path, to_plain(config)) if is_kept else None
+        if done is not None and in_sweep:
             console.say(f"was done before: {rundir.shown(run.path)}")
             return done.get("objective")
         run.open(to_plain(config), command, overrides)
@@ -96,7 +100,10 @@ class Job:
 
 
 def finished_before(path: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of a job that a sweep has run before with this config, else None."""
+    """The result of a run that has ended in this folder with this config, else None.
+
+    Raises ConfigError when it was another experiment, whose result would be lost.
+    """
     status = rundir.read_status(path)
     if status.get("state") != "completed":
         return None
@@ -105,7 +112,15 @@ def finished_before(path: Path, config: dict[str, Any]) -> dict[str, Any] | None
     except (OSError, ValueError, RecursionError):  # what cannot be read is done again
         return None
     result = status.get("result")
-    return result if stored == config and isinstance(result, dict) else None
+    if not isinstance(stored, dict) or not isinstance(result, dict):
+        return None
+    if {**stored, "output_dir": None} == {**config, "output_dir": None}:
+        return result
+    for key, (was, now) in differences(stored, config).items():
+        if changes_meaning(key):
+            other = f"{rundir.shown(path)} holds a finished run with {key}={was}, and not {now}"
+            raise ConfigError(f"{other}: name another folder for this one")
+    return None
 
 
 def refuse_wrong_direction(sweeper: Any, result: dict[str, Any]) -> None:

@@ -127,22 +127,56 @@ def run_alone(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
 
 
 def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -> int:
-    """Run the jobs of a sweep and summarise them. Returns 1 if one failed or none ran, else 0."""
-    from trainkit.sweep.summary import summarise
+    """Run the jobs of a sweep in a new folder, or in the user's `hydra.sweep.dir`.
 
+    Returns 1 if one failed or none ran, else 0. Raises ConfigError when the folder is in use or is another sweep's.
+    """
     given = [text for text in overrides if text.startswith("hydra.sweep.dir=")]
     if given:
         folder = Path(given[-1].partition("=")[2].strip("'\"")).absolute()
     else:
         folder = rundir.create(config.output_dir / "sweeps")
         overrides = [*overrides, assignment("hydra.sweep.dir", str(folder))]
+    lock = rundir.hold(folder)
+    try:
+        claim(folder, job.command)
+        return run_held_sweep(job, folder, [*overrides, *flags, "--multirun"])
+    finally:
+        rundir.let_go(folder, lock)
+
+
+def claim(folder: Path, command: Sequence[str]) -> None:
+    """Write into a sweep's folder what started it. Raises ConfigError when it holds the jobs of another command."""
+    words = without_secrets(list(command))
+    has_jobs = any((folder / name / "status.json").exists() for name in os.listdir(folder) if name.isdigit())
+    before = command_of(folder) if has_jobs else []
+    if before and jobs_of(before) != jobs_of(words):
+        other = f"{rundir.shown(folder)} holds another sweep ({shlex.join(before)})"
+        raise ConfigError(f"{other}: name another hydra.sweep.dir for this one")
+    if not before:
+        storage.replace(folder / COMMAND, (shlex.join(words) + "\n").encode())
+
+
+def command_of(folder: Path) -> list[str]:
+    """The words that started the sweep of a folder; none when that cannot be read."""
+    try:
+        return shlex.split(storage.read_text(folder / COMMAND))
+    except (OSError, ValueError):
+        return []
+
+
+def jobs_of(words: list[str]) -> list[str]:
+    """A sweep's command without what only says where it writes: what decides which jobs it has."""
+    return [word for word in words if word != "--json" and not word.startswith(("hydra.sweep.dir=", "output_dir="))]
+
+
+def run_held_sweep(job: Job, folder: Path, argv: Sequence[str]) -> int:
+    """Run the jobs of a sweep whose folder this process holds, and summarise them. Returns the exit code."""
+    from trainkit.sweep.summary import summarise
+
     code = 1
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        storage.refuse_strange(folder)
-        if not (folder / COMMAND).exists():
-            storage.replace(folder / COMMAND, (shlex.join(without_secrets(job.command)) + "\n").encode())
-        code = call_hydra(job.verb, job, [*overrides, *flags, "--multirun"])
+        code = call_hydra(job.verb, job, argv)
     except KeyboardInterrupt:
         command = f"trainkit resume {shlex.quote(rundir.shown(folder))}"
         say(f"trainkit: the sweep stopped; go on with: {command}", stream=sys.stderr)

@@ -92,12 +92,7 @@ class RunDir:
         Raises ConfigError when another process holds it, ResourceError when it cannot be written, or when a file in
         it is a link.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            storage.refuse_strange(self.path)
-            self._lock = _lock(self.path / ".lock")
-        except OSError as error:
-            raise storage.cannot_write(self.path, error) from error
+        self._lock = hold(self.path)
         storage.remove_temporaries(self.path)
         before = read_status(self.path)
         if (self.path / "checkpoints").exists():
@@ -135,13 +130,32 @@ class RunDir:
             storage.replace_json(self.path / "status.json", self._status)
         finally:
             descriptor, self._lock = self._lock, -1
-            with contextlib.suppress(OSError):
-                (self.path / ".lock").unlink()
-            with contextlib.suppress(OSError):  # the descriptor is gone even if this fails, and the lock with it
-                os.close(descriptor)
+            let_go(self.path, descriptor)
 
     def write_json(self, name: str, value: Any) -> None:
         storage.replace_json(self.path / name, value)
+
+
+def hold(folder: Path) -> int:
+    """Make a folder this process's own, as a run or a sweep needs it; returns the descriptor for `let_go`.
+
+    Raises ConfigError when another process holds it, ResourceError when it cannot be written, or when a file in it is
+    a link.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        storage.refuse_strange(folder)
+        return _lock(folder / ".lock")
+    except OSError as error:
+        raise storage.cannot_write(folder, error) from error
+
+
+def let_go(folder: Path, descriptor: int) -> None:
+    """Free a folder that `hold` has made this process's own."""
+    with contextlib.suppress(OSError):
+        (folder / ".lock").unlink()
+    with contextlib.suppress(OSError):  # the descriptor is gone even if this fails, and the lock with it
+        os.close(descriptor)
 
 
 def _lock(path: Path) -> int:
@@ -153,7 +167,7 @@ def _lock(path: Path) -> int:
         except OSError:
             owner = os.read(descriptor, 20).decode(errors="replace").strip()
             os.close(descriptor)
-            raise ConfigError(f"the run folder {path.parent} is in use by process {owner or '?'}") from None
+            raise ConfigError(f"the folder {path.parent} is in use by process {owner or '?'}") from None
         if _is_at(path, descriptor):
             break
         os.close(descriptor)  # its owner ended, and deleted the file, between our opening and locking it
