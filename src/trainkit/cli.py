@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainkit.errors import ConfigError, ResourceError, TrainkitError, unknown
+from trainkit.errors import ConfigError, ResourceError, TrainkitError, first_line, unknown
 from trainkit.safety import visible
 
 
@@ -92,9 +92,8 @@ def internal_error(error: Exception) -> int:
     # A bug of ours, or of a plugin that Hydra loads (a launcher, a sweeper).
     if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
         raise error
-    reason = visible((str(error).splitlines() or [""])[0])
     hint = "set TRAINKIT_FULL_ERROR=1 for the traceback"
-    print(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", file=sys.stderr)
+    print(f"trainkit: error: internal error: {visible(first_line(error))} ({hint})", file=sys.stderr)
     return 1
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainkit.config.frame import Frame, Train, to_plain
-from trainkit.errors import ConfigError, Interrupted, ResourceError, TrainkitError
+from trainkit.errors import ConfigError, Interrupted, ResourceError, TrainkitError, first_line
 from trainkit.report.console import Console
 from trainkit.rundir import RunDir
 from trainkit.safety import visible
@@ -111,9 +111,8 @@ def report(error: Exception, name: str, run: RunDir) -> int:
     if isinstance(error, TrainkitError):
         lines = [visible(line) for line in error.problems]
     else:
-        reason = (str(error).splitlines() or [""])[0]
         where = run.path / f"{run.verb}.log"
-        lines = [visible(f"internal error: {type(error).__name__}: {reason} (traceback in {where})")]
+        lines = [visible(f"internal error: {first_line(error)} (traceback in {where})")]
     for line in lines:
         tell(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}")
     log.error("%s", "; ".join(lines), exc_info=None if isinstance(error, TrainkitError) else error)

@@ -89,7 +89,7 @@ class Guard:
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether every number of a tensor of any type is finite. Waits for the device.
 
-    Its smallest and its largest tell, which are not-a-number where one is; `torch.isfinite` takes 1.75 times its memory.
+    Its smallest and largest tell, which are not-a-number where one is; `torch.isfinite` takes 1.75 times its memory.
     """
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
