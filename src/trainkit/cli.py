@@ -14,7 +14,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainkit.errors import ConfigError, ResourceError, TrainkitError, is_out_of_memory, out_of_memory, unknown
+from trainkit.errors import (
+    ConfigError,
+    ResourceError,
+    TrainkitError,
+    first_line,
+    is_out_of_memory,
+    out_of_memory,
+    unknown,
+)
 from trainkit.text import say
 
 
@@ -98,9 +106,8 @@ def internal_error(error: Exception) -> int:
     if is_out_of_memory(error):
         say(f"trainkit: error: {out_of_memory(error)}", stream=sys.stderr)
         return ResourceError.exit_code
-    reason = (str(error).splitlines() or [""])[0]
     hint = "set TRAINKIT_FULL_ERROR=1 for the traceback"
-    say(f"trainkit: error: internal error: {type(error).__name__}: {reason} ({hint})", stream=sys.stderr)
+    say(f"trainkit: error: internal error: {first_line(error)} ({hint})", stream=sys.stderr)
     return 1
 
 

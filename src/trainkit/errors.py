@@ -83,6 +83,12 @@ def out_of_memory(error: Exception) -> ResourceError:
     return ResourceError(f"out of memory{what}; end other programs, or raise the limit that ulimit -v shows")
 
 
+def first_line(error: BaseException) -> str:
+    """The kind of an error that is not ours, and its first line that says something."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name most like `word`, or None when nothing is close."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

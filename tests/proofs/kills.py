@@ -94,16 +94,20 @@ def words(images: Path, every: str, epochs: int) -> list[str]:
     return ["train", *BUSY, *data, f"epochs={epochs + 2}", f"checkpoint_every={every}", late]
 
 
-def survive(start: Start, command: Sequence[str], folder: Path, kills: int, draw: random.Random) -> list[Kill]:
+def survive(
+    start: Start, command: Sequence[str], folder: Path, kills: int, draw: random.Random, always: Sequence[str] = ()
+) -> list[Kill]:
     """Run the command in `folder`, kill it up to `kills` times, each time after its first step, and let it end.
 
-    Each life has 0, 1 or 2 workers. Returns the kills that took a life before it had ended by itself.
+    Each life has 0, 1 or 2 workers, and the words `always`. Returns the kills that took a life before it had ended by
+    itself.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     found: list[Kill] = []
     for number in range(kills + 1):
         workers = draw.choice(WORKERS)
-        life = start(*(command if number == 0 else ["resume", str(only_run(folder))]), f"workers={workers}", cwd=folder)
+        words = command if number == 0 else ["resume", str(only_run(folder))]
+        life = start(*words, *always, f"workers={workers}", cwd=folder)
         if number == kills or not wait_for_steps(life, folder, number, draw.randint(1, 4)):
             break
         time.sleep(draw.uniform(0, 0.03))

@@ -15,6 +15,7 @@ import pytest
 from digest import facts
 from scenes import BUSY, logged_step, only_run, write_images
 
+import shared_models
 from trainkit.runs.rundir import read_status
 
 if TYPE_CHECKING:
@@ -59,6 +60,20 @@ def test_the_command_itself(images: Path, expected: dict[str, str], tmp_path: Pa
     found = kills.survive(kills.Command(tmp_path), words, tmp_path / "run", 1, random.Random(1))
     assert facts(only_run(tmp_path / "run")) == expected
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("model", shared_models.NAMES)
+def test_a_model_whose_weights_share_memory(model: str, nursery: Nursery, tmp_path: Path) -> None:
+    words = ["train", f"model={model}", "optim=adam", "ema=0.9", "batch_size=64", "epochs=4", "checkpoint_every=1steps"]
+    words += ["device=cpu", "device.threads=1", "log_every=1"]
+    for folder in ("whole", "killed"):
+        shared_models.lay_out(tmp_path / folder)
+    plugin = "plugins=[shared_plugin]"
+    code, output = nursery.run(*words, plugin, cwd=tmp_path / "whole")
+    assert code == 0, output
+    found = kills.survive(nursery.start, words, tmp_path / "killed", 4, random.Random(2), [plugin])
+    assert len(found) >= 2
+    assert facts(only_run(tmp_path / "killed")) == facts(only_run(tmp_path / "whole"))
 
 
 # Saves within an epoch as well as after it, and nothing decoded.

@@ -170,6 +170,7 @@ def load_optimizer(
     unknown = [name for name in state if name not in parameters]
     if unknown:
         raise CheckpointError(f"'{path}' has optimizer state of '{unknown[0]}', which this model does not have")
+    made: dict[int, torch.Tensor] = {}  # of a tensor that has two names there is one copy here too
     on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
 
     def decode(value: Any, field: str, parameter: torch.nn.Parameter) -> Any:
@@ -178,6 +179,11 @@ def load_optimizer(
         if not isinstance(value, dict):
             return value
         found = tensors[value["tensor"]]
+        if id(found) not in made:
+            made[id(found)] = place(found, field, parameter)
+        return made[id(found)]
+
+    def place(found: torch.Tensor, field: str, parameter: torch.nn.Parameter) -> torch.Tensor:
         if found.shape == parameter.shape and found.ndim > 0:
             # in the parameter's own memory order, by which fused optimizers pair the numbers
             return torch.empty_like(parameter, dtype=found.dtype, requires_grad=False).copy_(found)
@@ -202,6 +208,8 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], prefi
 
     Raises CheckpointError listing the first differences.
     """
+    import torch
+
     weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     expected = model.state_dict()
     differences = [f"{name} is missing" for name in expected if name not in weights]
@@ -212,6 +220,9 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], prefi
             differences.append(
                 f"{name} is {tuple(theirs.shape)} {theirs.dtype} there and {tuple(ours.shape)} {ours.dtype} here"
             )
+    for name, first in repeated(expected).items():
+        if {name, first} <= weights.keys() and not torch.equal(weights[name], weights[first]):
+            differences.append(f"{name} is another tensor than {first} there and the same here")
     if differences:
         more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
         raise CheckpointError(f"'{path}' does not fit this model: {'; '.join(sorted(differences)[:3])}{more}")

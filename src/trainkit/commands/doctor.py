@@ -17,7 +17,7 @@ import trainkit
 from trainkit.config.flags import FlagParser
 from trainkit.console.columns import fitted, prose_width
 from trainkit.data.images.cache import cache_folder, cap_bytes
-from trainkit.errors import ConfigError, TrainkitError
+from trainkit.errors import ConfigError, TrainkitError, first_line
 from trainkit.machine import default_data_dir, free_host_memory, num_cpus
 from trainkit.text import say, say_json
 
@@ -62,10 +62,6 @@ def doctor(argv: Sequence[str]) -> int:
     else:
         say(*(part for line in report(facts) for part in fitted(line, prose_width())))
     return 1 if problems else 0
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _home(path: Path) -> str:
@@ -146,7 +142,7 @@ def torch_facts(problems: list[str], hints: list[str]) -> dict[str, Any]:
 
         from trainkit.runtime import cpu, environment
     except Exception as error:  # a broken installation fails in many ways
-        problems.append(f"torch does not import ({_first_line(error)})")
+        problems.append(f"torch does not import ({first_line(error)})")
         return {"torch": None, "devices": []}
     facts = environment(cpu())
     threads = torch.get_num_threads()
@@ -193,7 +189,7 @@ def _try_device(device: Any, cpu_name: str, problems: list[str]) -> dict[str, An
         reason = "its gradients are wrong"
     except Exception as error:  # a driver, a kernel that was not built for this GPU, …
         found["works"] = False
-        reason = _first_line(error)
+        reason = first_line(error)
     if not found["works"]:
         problems.append(f"{device} ({found['name']}) does not compute: {reason}")
     return found

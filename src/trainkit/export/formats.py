@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import io
+import itertools
 import json
 import logging
 import warnings
@@ -72,7 +73,7 @@ def to_onnx(module: Deployed, example: Tensor, output: str, facts: dict[str, Any
     the exporter cannot express the module.
     """
     require_onnx()
-    size = sum(value.nbytes for value in module.state_dict().values())
+    size = sum(value.nbytes for value in itertools.chain(module.parameters(), module.buffers()))
     if size >= _ONNX_LIMIT:
         raise ResourceError(f"an ONNX file holds at most 2 GB, the weights are {size / 1e9:.1f} GB; use format=pt2")
     with _quiet("onnx"):

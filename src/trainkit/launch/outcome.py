@@ -19,6 +19,7 @@ from trainkit.errors import (
     Interrupted,
     ResourceError,
     TrainkitError,
+    first_line,
     is_out_of_memory,
     out_of_memory,
 )
@@ -118,9 +119,8 @@ def report(error: Exception, name: str, run: RunDir) -> int:
     if isinstance(error, TrainkitError):
         lines = [visible(line) for line in error.problems]
     else:
-        reason = (str(error).splitlines() or [""])[0]
         where = run.path / f"{run.verb}.log"
-        lines = [visible(f"internal error: {type(error).__name__}: {reason} (traceback in {where})")]
+        lines = [visible(f"internal error: {first_line(error)} (traceback in {where})")]
     for line in lines:
         tell(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}")
     try:

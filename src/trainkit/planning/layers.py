@@ -18,7 +18,7 @@ from trainkit.tasks.meter import sum_terms
 class Layer:
     """One module without children, or with parameters of its own.
 
-    output: shape without the batch. flops: of one sample, forward.
+    output: shape without the batch. parameters: those that no layer before it has. flops: of one sample, forward.
     """
 
     name: str
@@ -75,17 +75,24 @@ def measure_work(model: nn.Module, loss_fn: Loss, batch: Batch) -> Work:
         model.zero_grad(set_to_none=True)
     root = type(model).__name__
     n = len(batch)
+    counted: set[nn.Parameter] = set()
     layers = [
         Layer(
             name or root,
             type(modules[name]).__name__,
             shapes.get(name),
-            sum(parameter.numel() for parameter in modules[name].parameters(recurse=_is_leaf(modules[name]))),
+            _count_new(modules[name], counted),
             sum(counts.get(f"{root}.{name}" if name else root, {}).values()) // n,
         )
         for name in [*order, *(name for name in modules if name not in order)]
     ]
     return Work(layers, forward // n, (counter.get_total_flops() - forward) // n)
+
+
+def _count_new(module: nn.Module, counted: set[nn.Parameter]) -> int:
+    new = set(module.parameters(recurse=_is_leaf(module))) - counted
+    counted |= new
+    return sum(parameter.numel() for parameter in new)
 
 
 def _counts(module: nn.Module) -> bool:

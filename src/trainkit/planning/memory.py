@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,14 +27,19 @@ def tensor_bytes(tensors: Iterator[torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+def state_bytes(model: nn.Module) -> int:
+    """Parameters and buffers, those with several names once."""
+    return tensor_bytes(itertools.chain(model.parameters(), model.buffers()))
+
+
 def weight_bytes(run: Run) -> int:
     """Parameters and buffers of the model."""
-    return tensor_bytes(itertools.chain(run.model.parameters(), run.model.buffers()))
+    return state_bytes(run.model)
 
 
 def average_bytes(run: Run) -> int:
     """The moving average of the weights, where one is kept."""
-    return tensor_bytes(iter(run.ema.model.state_dict().values())) if run.ema is not None else 0
+    return state_bytes(run.ema.model) if run.ema is not None else 0
 
 
 def optimizer_bytes(run: Run) -> int:

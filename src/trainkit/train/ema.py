@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from trainkit.checkpoints.checkpoint import repeated
+
 
 class Ema:
     """A copy of the model whose parameters and floating-point buffers follow the model's: e += (1 - decay) * (m - e).
@@ -18,7 +20,9 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).requires_grad_(False)
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        mine, theirs = self.model.state_dict(), model.state_dict()
+        again = repeated(mine)  # what has two names would move twice in a step
+        pairs = [(mine[name], theirs[name]) for name in mine if name not in again]
         self._averages = [mine for mine, _ in pairs if mine.is_floating_point()]
         self._sources = [theirs for mine, theirs in pairs if mine.is_floating_point()]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
