@@ -26,10 +26,7 @@ KEYWORDS = {"allow_pickle": "True", "weights_only": "False", "shell": "True"}
 # (file, what is found there) -> why it is safe there
 ALLOWED = {
     ("cli.py", "os.execv"): "starts this same command again, in UTF-8 mode",
-    ("cli.py", "importlib.import_module"): "of the table of verbs",
-    ("launch/run.py", "importlib.import_module"): "of the table of verbs",
-    ("launch/outcome.py", "importlib.import_module"): "of the table of verbs",
-    ("completion/words.py", "importlib.import_module"): "of the table of verbs",
+    ("launch/verbs.py", "importlib.import_module"): "of the table of verbs",
     ("export/formats.py", "importlib.import_module"): "of three packages that ONNX needs",
     ("export/formats.py", "torch.export.export"): "makes a program of the model in memory",
     ("export/formats.py", "torch.export.Dim"): "is an argument of that",

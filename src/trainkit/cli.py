@@ -7,12 +7,11 @@ Exit codes: 0 done, 1 internal error, a failed job of a sweep or export, 2 usage
 from __future__ import annotations
 
 import errno
-import importlib
+import functools
 import io
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from trainkit.errors import (
     ConfigError,
@@ -23,35 +22,8 @@ from trainkit.errors import (
     out_of_memory,
     unknown,
 )
+from trainkit.launch.verbs import VERBS
 from trainkit.text import say
-
-
-@dataclass(frozen=True)
-class Verb:
-    """What a verb does, in a line, and the "module:function" behind it."""
-
-    help: str
-    target: str
-    config: bool = True  # composed by Hydra from conf/<verb>.yaml; else a plain function of argv, beside its HELP
-
-
-VERBS = {
-    "train": Verb("train a model; prints the run folder and what to type next", "trainkit.commands.train:train"),
-    "eval": Verb("evaluate a checkpoint: ckpt=RUN_FOLDER|FILE", "trainkit.commands.eval:evaluate"),
-    "resume": Verb("go on with a stopped run; epochs=+N extends one", "trainkit.launch.resume:resume", config=False),
-    "reproduce": Verb("run it again: bit-identical or not", "trainkit.commands.reproduce:reproduce", config=False),
-    "predict": Verb("the classes of new inputs: ckpt=RUN input=FILE|FOLDER", "trainkit.commands.predict:predict"),
-    "export": Verb("a model for other programs: ckpt=RUN output=FILE", "trainkit.commands.export:export"),
-    "report": Verb("one HTML file about runs or a sweep", "trainkit.commands.report:report", config=False),
-    "runs": Verb("what ran: filter, sort, choose columns", "trainkit.commands.runs:runs", config=False),
-    "compare": Verb("runs side by side, with statistics", "trainkit.commands.compare:compare", config=False),
-    "ls": Verb("what can be chosen: all groups, or the options of one", "trainkit.commands.ls:ls", config=False),
-    "plan": Verb("what a training would be, without training", "trainkit.commands.plan:plan", config=False),
-    "check": Verb("read a whole data set and say what is wrong", "trainkit.commands.check:check", config=False),
-    "doctor": Verb("this machine and installation, for a bug report", "trainkit.commands.doctor:doctor", config=False),
-    "explain": Verb("a config key: value, type, what set it", "trainkit.commands.explain:explain", config=False),
-    "completion": Verb("tab completion for bash, zsh or fish", "trainkit.completion.command:completion", config=False),
-}
 
 EXAMPLES = """\
 examples:
@@ -71,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_words_as_utf8()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = dispatch(words)
+        code = choose(words)()
         sys.stdout.flush()
         return code
     except TrainkitError as error:
@@ -130,32 +102,33 @@ def read_words_as_utf8() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
-def dispatch(words: list[str]) -> int:
-    """Run the verb that the first word names."""
+def choose(words: list[str]) -> Callable[[], int]:
+    """What the words ask for, ready to be called. Raises ConfigError for a verb that does not exist."""
     if not words or words[0] in ("-h", "--help", "help"):
-        say(*usage().split("\n"))
-        return 0 if words else 2
+        return functools.partial(show, usage(), 0 if words else 2)
     if words[0] in ("-V", "--version"):
         from trainkit import __version__
 
-        say(f"trainkit {__version__}")
-        return 0
+        return functools.partial(show, f"trainkit {__version__}")
     name, rest = words[0], words[1:]
     if name not in VERBS:
         what = "flag" if name.startswith("-") else "command"
         raise ConfigError(unknown(what, name, [*VERBS, "--help", "--version"]))
     verb = VERBS[name]
     refuse_ranks()
-    if verb.config:
+    if verb.kind != "words":
         from trainkit.launch.run import run
 
-        return run(name, verb.target, rest)
-    place, _, function = verb.target.partition(":")
-    module = importlib.import_module(place)
+        return functools.partial(run, name, rest)
     if "-h" in rest or "--help" in rest:
-        say(*module.HELP.split("\n"))
-        return 0
-    return int(getattr(module, function)(rest))
+        return functools.partial(show, verb.long_help())
+    return functools.partial(verb.function(), rest)
+
+
+def show(text: str, code: int = 0) -> int:
+    """Print a text; returns the exit code."""
+    say(*text.split("\n"))
+    return code
 
 
 def refuse_ranks() -> None:

@@ -50,16 +50,6 @@ class Saver(Protocol):
     def end_epoch(self, run: Run, metrics: dict[str, Metrics | None], is_best: bool) -> None: ...
 
 
-@dataclasses.dataclass(slots=True)
-class Done:
-    """A training step that was made: its batch, mean loss and outputs, and the seconds that it waited for the batch."""
-
-    batch: Batch
-    loss: Terms
-    outputs: torch.Tensor
-    waited: float
-
-
 def fit(run: Run, report: Report, checkpoints: Saver) -> None:
     """Train until `epochs`, or until `patience` epochs brought nothing better; goes on from where `run` stands.
 
@@ -106,15 +96,15 @@ def train_epoch(run: Run, report: Report, checkpoints: Saver) -> Metrics:
     look = sums.read if run.device.type == "cpu" else None
     waited = 0.0
     started = time.perf_counter()
-    for done in epoch_steps(run):
-        waited += done.waited
-        weight, counted = run.loss_fn.weight(done.batch), run.guard.counted
-        batch = done.batch
-        sums.add(done.loss, done.outputs, batch.targets, weight=weight, count=len(batch), counted=counted)
+    for batch, seconds in timed(run.train.epoch(run.epoch, run.steps_into_epoch)):
+        waited += seconds
+        loss, outputs = train_step(run, batch)
+        weight, counted = run.loss_fn.weight(batch), run.guard.counted
+        sums.add(loss, outputs, batch.targets, weight=weight, count=len(batch), counted=counted)
         if run.step % run.log_every == 0 or run.step == 1:
             refuse_bad_steps(run)
-            loss = float(sum_terms(done.loss))  # waits for the device, hence only here
-            report.step(StepFacts(run.step, run.epoch + 1, loss, run.lr, sums.read))
+            mean = float(sum_terms(loss))  # waits for the device, hence only here
+            report.step(StepFacts(run.step, run.epoch + 1, mean, run.lr, sums.read))
         report.tick(run.step, look)
         if checkpoints.due(run):
             checkpoints.save(run)
@@ -126,22 +116,31 @@ def train_epoch(run: Run, report: Report, checkpoints: Saver) -> Metrics:
     return metrics
 
 
-def epoch_steps(run: Run) -> Iterator[Done]:
-    """Make the training steps that an epoch still has, one at a time."""
+def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Batches, and the seconds that each was waited for."""
     asked = time.perf_counter()
-    for batch in run.train.epoch(run.epoch, run.steps_into_epoch):
-        waited = time.perf_counter() - asked
-        loss, outputs = train_step(run, batch)
-        run.step += 1
-        yield Done(batch, loss, outputs, waited)
+    for batch in batches:
+        yield batch, time.perf_counter() - asked
         asked = time.perf_counter()
+
+
+@dataclasses.dataclass(slots=True)
+class Done:
+    """A training step that was made: its batch, mean loss and outputs, and the seconds that it waited for the batch."""
+
+    batch: Batch
+    loss: Terms
+    outputs: torch.Tensor
+    waited: float
 
 
 def steps(run: Run) -> Iterator[Done]:
     """Make training steps, epoch after epoch, for who asks a question; nothing is evaluated, saved or reported."""
     while True:
         run.model.train()
-        yield from epoch_steps(run)
+        for batch, waited in timed(run.train.epoch(run.epoch, run.steps_into_epoch)):
+            loss, outputs = train_step(run, batch)
+            yield Done(batch, loss, outputs, waited)
         run.epoch += 1
 
 
@@ -154,6 +153,7 @@ def train_step(run: Run, batch: Batch) -> Step:
     result = run.graphed(batch) if run.graphed is not None else optimize(run, batch)
     if run.ema is not None:
         run.ema.update(run.step)
+    run.step += 1
     return result
 
 

@@ -14,9 +14,8 @@ from trainkit.commands.resume import names, overridden, stored_config, typed, va
 from trainkit.config.changes import changes_bits, changes_meaning, differences
 from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError
-from trainkit.launch.outcome import run_training
+from trainkit.launch.job import Job, run_job
 from trainkit.runs import rundir
-from trainkit.runs.rundir import RunDir
 
 HELP = """\
 usage: trainkit reproduce RUN [key=value …] [--json]
@@ -48,7 +47,7 @@ def reproduce(argv: Sequence[str]) -> int:
     console.say(f"reproduces {rundir.shown(original)} in {rundir.shown(folder)}")
     indented = Console(as_json=as_json, prefix="  ")
     command = ["trainkit", "reproduce", *argv]
-    if code := run_training(config, RunDir(folder, "train"), indented, command, overrides):
+    if code := run_job(Job("train", config, folder, command, overrides), indented).code:
         return code
     found = compare(original, folder, log)
     if as_json:

@@ -22,10 +22,9 @@ from trainkit.config.frame import Train, to_plain
 from trainkit.config.trust import refuse_interpolations, refuse_targets
 from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError
-from trainkit.launch.outcome import run_training
+from trainkit.launch.job import Job, run_job
 from trainkit.runs import rundir
 from trainkit.runs.records import parse_config
-from trainkit.runs.rundir import RunDir
 from trainkit.text import without_secrets
 
 RULES = ("hold", "stretch", "rewarm")
@@ -75,7 +74,8 @@ def resume(argv: Sequence[str]) -> int:
     else:
         config = typed(overridden(stored, {"output_dir": home_of(folder), **given}))
         refuse_other_meaning(stored, to_plain(config), allow)
-    return run_training(config, RunDir(folder, "train"), console, command, overrides, allow=allow)
+    job = Job("train", config, folder, command, overrides, options={"allow": allow})
+    return run_job(job, console).code
 
 
 def words_of(verb: str, argv: Sequence[str]) -> tuple[Path, list[str], bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 import re
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from trainkit import registry
-from trainkit.cli import VERBS
 from trainkit.config import folders
 from trainkit.config.compose import FRAMES, group_names
 from trainkit.errors import ConfigError
 from trainkit.launch.run import INFO, flag_parser
+from trainkit.launch.verbs import VERBS
 from trainkit.schema import Schema, schema_of
 
 FOLDERS = ("-cd", "--config-dir", "-cp", "--config-path")
@@ -30,14 +29,13 @@ def answers(before: Sequence[str], word: str) -> list[str]:
     verb = before[0]
     if verb not in VERBS:
         return []
-    if VERBS[verb].config and verb in FRAMES:
+    if VERBS[verb].kind != "words":
         return Line(verb, before[1:]).answers(word)
     if word.startswith("-"):
-        module = importlib.import_module(VERBS[verb].target.partition(":")[0])
-        flags = re.findall(r"(?<![\w-])--[a-z][\w-]*", getattr(module, "HELP", ""))
+        flags = re.findall(r"(?<![\w-])--[a-z][\w-]*", VERBS[verb].long_help())
         return starting(word, [*dict.fromkeys(flags), "--help"])
-    if verb in AS_TRAIN:
-        found = Line("train", before[1:]).answers(word)
+    if (config := VERBS[verb].config) is not None:  # the words of another verb
+        found = Line(config, before[1:]).answers(word)
         return [*(item.removesuffix("=") for item in found if verb == "explain" and item.endswith("=")), *found]
     return PLAIN.get(verb, paths)(word)
 
@@ -68,7 +66,6 @@ def runs(word: str, patterns: Sequence[str]) -> list[str]:
     return starting(word, found) or paths(word)
 
 
-AS_TRAIN = ("plan", "check", "explain")  # which take the words of `train`
 TRAINED = ["train/*", "sweeps/*/[0-9]*"]
 # what stands behind a verb that takes no config; the others take paths
 PLAIN: dict[str, Callable[[str], list[str]]] = {

@@ -5,37 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainkit.config import folders
-from trainkit.config.compose import FRAMES, group_names
-from trainkit.config.frame import Frame
+from trainkit.config.compose import group_names
+from trainkit.launch.verbs import VERBS
 from trainkit.text import say, visible
 
-EXAMPLES = {
-    "train": [
-        ("trainkit train", "digits with an MLP, offline"),
-        ("trainkit train dataset=mnist model=cnn optim=adam epochs=3", "another data set, model, optimizer"),
-        ("trainkit train model=mlp model.hidden=[64,32] optim.lr=0.05", "arguments of a component"),
-        ("trainkit train -m model=mlp,cnn seed=0,1", "a sweep: every combination"),
-        ("trainkit train --cfg job", "print the config, run nothing"),
-    ],
-    "eval": [
-        ("trainkit eval ckpt=outputs/train/RUN", "the best checkpoint of a run on its test split"),
-        ("trainkit eval ckpt=outputs/train/RUN split=val", "another split"),
-        ("trainkit eval ckpt=best.safetensors device=cpu batch_size=512", "a file, with overrides"),
-    ],
-    "predict": [
-        ("trainkit predict ckpt=outputs/train/RUN input=photos", "every image in a folder, as CSV on stdout"),
-        (
-            "trainkit predict ckpt=outputs/train/RUN input='photos/*.png' topk=3",
-            "a pattern; the three likeliest classes",
-        ),
-        ("trainkit predict ckpt=outputs/train/RUN input=[a.csv,b.npz] output=out.jsonl", "rows of tables, to a file"),
-    ],
-    "export": [
-        ("trainkit export ckpt=outputs/train/RUN output=model.onnx", "ONNX that takes raw inputs, for ONNX Runtime"),
-        ("trainkit export ckpt=outputs/train/RUN output=model.pt2 probabilities=true", "torch.export, with softmax"),
-        ("trainkit export ckpt=best.safetensors output=weights.safetensors", "the weights alone, a state_dict"),
-    ],
-}
 FLAGS = [
     ("-m, --multirun", "sweep: every comma-separated value, range() or choice()"),
     ("-c, --cfg job|hydra|all", "print the config and stop; -p KEY one part; --resolve"),
@@ -50,14 +23,14 @@ FLAGS = [
 def show_help(verb: str, confs: list[Path]) -> None:
     """Print the help of a verb."""
     say(f"usage: trainkit {verb} [group=option …] [key=value …] [flags]", "", "examples:")
-    for command, meaning in EXAMPLES[verb]:
+    for command, meaning in VERBS[verb].examples:
         say(f"  {command}", f"      {meaning}")
     say("", "groups (trainkit ls GROUP describes the options):")
     for group in group_names(verb):
         say(*_wrap(group, list(folders.options(group, confs))))
     say("", "keys:", *_keys(verb, confs))
     say("", "flags:")
-    for flag, meaning in FLAGS if issubclass(FRAMES[verb], Frame) else FLAGS[1:]:
+    for flag, meaning in FLAGS if VERBS[verb].kind == "run" else FLAGS[1:]:
         say(f"  {flag:26} {meaning}")
 
 

@@ -1,133 +1,84 @@
-"""One job as Hydra calls it: check, run the verb, record how it ended. Picklable, for launchers with processes."""
+"""One job: a resolved, checked config and a run folder. The same call for train, resume, reproduce and a sweep."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-
-from trainkit import registry, storage
-from trainkit.checkpoints import record
-from trainkit.config.changes import changes_meaning, differences
-from trainkit.config.check import check
-from trainkit.config.compose import FRAMES
-from trainkit.config.frame import Eval, Frame, to_plain
+from trainkit.config.frame import Frame, to_plain
 from trainkit.console.console import Console
-from trainkit.errors import ConfigError, Interrupted
-from trainkit.launch.outcome import carry_out, report
-from trainkit.runs import rundir
-from trainkit.runs.records import parse_config
-from trainkit.runs.rundir import RunDir
+from trainkit.errors import Interrupted, TrainkitError
+from trainkit.launch.outcome import refusal, report
+from trainkit.launch.verbs import VERBS
+from trainkit.runs.rundir import LogFile, RunDir
+
+Result = dict[str, Any]
 
 
-class JobFailed(Exception):
-    """A job of a sweep failed, and has said so already; sweepers must see an exception."""
-
-
+@dataclasses.dataclass(frozen=True)
 class Job:
-    """Runs one job. `exit_code` holds how the last one of this process ended."""
+    """All that a verb needs, in whichever process it runs.
 
-    def __init__(
-        self,
-        verb: str,
-        target: str,
-        plugins: Sequence[str],
-        command: Sequence[str],
-        overrides: Sequence[str],
-        as_json: bool,
-    ) -> None:
-        self.verb = verb
-        self.target = target
-        self.plugins = list(plugins)
-        self.command = list(command)
-        self.overrides = list(overrides)
-        self.as_json = as_json
-        self.exit_code = 0
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        registry.import_plugins(self.plugins)  # a job's own process composes with the user's components too
-
-    def __call__(self, composed: DictConfig) -> float | None:
-        hydra = HydraConfig.get()
-        in_sweep = hydra.mode == RunMode.MULTIRUN
-        run = RunDir(Path(hydra.runtime.output_dir), self.verb)
-        name = f"job {hydra.job.num} ({hydra.job.override_dirname}): " if in_sweep else ""
-        try:
-            return self._run(composed, run, hydra, in_sweep)
-        except KeyboardInterrupt:
-            if run.is_open:
-                run.close("interrupted", exit_code=130)
-            raise
-        except Exception as error:
-            self.exit_code = report(error, name, run)
-            if isinstance(error, Interrupted) and in_sweep:
-                raise KeyboardInterrupt from error  # launchers let it end the sweep
-        if in_sweep and not hydra.sweeper["_target_"].endswith("BasicSweeper"):
-            raise JobFailed(f"{name}exit code {self.exit_code}")  # an optimiser must not take None for a result
-        return None
-
-    def _run(self, composed: DictConfig, run: RunDir, hydra: Any, in_sweep: bool) -> float | None:
-        problems: list[str] = []
-        values = OmegaConf.to_container(composed, resolve=True)
-        assert isinstance(values, dict)
-        config = check({str(k): v for k, v in values.items()}, FRAMES[self.verb], problems)
-        if config is None:
-            raise ConfigError(*problems)
-        assert isinstance(config, Frame)  # the other verbs have no job
-        overrides = list(hydra.overrides.task) if in_sweep else self.overrides
-        if in_sweep and isinstance(config, Eval):  # Hydra knows the checkpoint by the option made for it
-            overrides = [f"ckpt={config.ckpt}" if text.startswith("ckpt=") else text for text in overrides]
-        command = ["trainkit", self.verb, *overrides] if in_sweep else self.command
-        prefix = f"[{hydra.job.num}] " if in_sweep else ""
-        alone = not in_sweep or hydra.launcher["_target_"].endswith("BasicLauncher")
-        console = Console(live=alone, as_json=self.as_json, prefix=prefix)
-        is_kept = in_sweep or bool(record.candidates(run.path / "checkpoints"))
-        done = finished_before(run.path, to_plain(config)) if is_kept else None
-        if done is not None and in_sweep:
-            console.say(f"was done before: {rundir.shown(run.path)}")
-            return done.get("objective")
-        run.open(to_plain(config), command, overrides)
-        accept = functools.partial(refuse_wrong_direction, hydra.sweeper)
-        result = carry_out(self.target, config, run, console, accept=accept)
-        objective = result.get("objective")
-        return float(objective) if objective is not None else None
-
-
-def finished_before(path: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of a run that has ended in this folder with this config, else None.
-
-    Raises ConfigError when it was another experiment, whose result would be lost.
+    command: what to type for it. overrides: what of that is config. name: before what is said when it fails. options:
+    arguments of the verb's function beyond config, folder and console.
     """
-    status = rundir.read_status(path)
-    if status.get("state") != "completed":
-        return None
+
+    verb: str
+    config: Frame
+    folder: Path
+    command: Sequence[str]
+    overrides: Sequence[str]
+    name: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a job ended: its exit code, and its result or the error."""
+
+    code: int
+    result: Result | None = None
+    error: Exception | None = None
+
+
+def run_job(
+    job: Job, console: Console, *, log: bool = True, accept: Callable[[Result], None] = lambda result: None
+) -> Ended:
+    """Open the job's folder, do the work, record and say how it ended; it may be refused by `accept`, which raises.
+
+    log: write the job's own log, where nobody else has set one up. Raises ConfigError when another process holds the
+    folder, whose log is then left alone; and KeyboardInterrupt.
+    """
+    run = RunDir(job.folder, job.verb)
+    started = time.monotonic()
+    run.open(to_plain(job.config), job.command, job.overrides)
+    if log:
+        open_log(job)
     try:
-        stored = parse_config(storage.read_text(path / "config.yaml"), path)
-    except (OSError, ValueError, RecursionError):  # what cannot be read is done again
-        return None
-    result = status.get("result")
-    if not isinstance(stored, dict) or not isinstance(result, dict):
-        return None
-    if {**stored, "output_dir": None} == {**config, "output_dir": None}:
-        return result
-    for key, (was, now) in differences(stored, config).items():
-        if changes_meaning(key):
-            other = f"{rundir.shown(path)} holds a finished run with {key}={was}, and not {now}"
-            raise ConfigError(f"{other}: name another folder for this one")
-    return None
+        result: Result = VERBS[job.verb].function()(job.config, run, console, **job.options)
+        accept(result)
+        run.close("completed", exit_code=0, seconds=round(time.monotonic() - started, 3), result=result)
+    except KeyboardInterrupt:
+        if run.is_open:
+            run.close("interrupted", exit_code=130)
+        raise
+    except Exception as error:
+        known = error if isinstance(error, TrainkitError) else refusal(error, job.config)
+        return Ended(report(known or error, job.name, run), error=known or error)
+    return Ended(0, result)
 
 
-def refuse_wrong_direction(sweeper: Any, result: dict[str, Any]) -> None:
-    """Raise ConfigError when an optimiser would look for the worst value: it minimises unless told otherwise."""
-    direction = sweeper.get("direction")
-    wanted = {"max": "maximize", "min": "minimize"}[result["mode"]]
-    if getattr(direction, "name", direction) not in (None, wanted):
-        raise ConfigError(
-            f"the better {result['monitor']} is the {result['mode']}imum: add hydra.sweeper.direction={wanted}"
-        )
+def open_log(job: Job) -> None:
+    """Have Python's logging write into the job's folder."""
+    handlers = [LogFile(str(job.folder / f"{job.verb}.log"))]
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(handlers=handlers, level=logging.INFO, format=form, force=True)
+
+
+def was_interrupted(ended: Ended) -> bool:
+    """Whether a signal stopped the job."""
+    return isinstance(ended.error, Interrupted)

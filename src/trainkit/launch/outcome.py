@@ -1,19 +1,14 @@
-"""A verb at work in its run folder: how it ends is recorded there, and said in one line. No torch."""
+"""How a job ended: recorded in its run folder, and said in one line. No torch."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
 import sys
-import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
 
-from trainkit.config.frame import Frame, Train, to_plain
-from trainkit.console.console import Console
+from trainkit.config.frame import Config, Export, Frame, Train
 from trainkit.errors import (
     ConfigError,
     Interrupted,
@@ -23,66 +18,13 @@ from trainkit.errors import (
     is_out_of_memory,
     out_of_memory,
 )
-from trainkit.runs.rundir import LogFile, RunDir
+from trainkit.runs.rundir import RunDir
 from trainkit.text import say, visible
 
 log = logging.getLogger("trainkit")
-Result = dict[str, Any]
 
 
-def carry_out(
-    target: str,
-    config: Frame,
-    run: RunDir,
-    console: Console,
-    *,
-    accept: Callable[[Result], None] = lambda result: None,
-    **options: Any,
-) -> Result:
-    """Call the "module:function" of a verb in its open folder and record the result, if `accept` does not raise.
-
-    Raises what the verb raises; what torch refuses becomes a `refusal`.
-    """
-    started = time.monotonic()
-    module, _, function = target.partition(":")
-    try:
-        result: Result = getattr(importlib.import_module(module), function)(config, run, console, **options)
-    except (MemoryError, RuntimeError, ValueError, ImportError, OSError) as error:
-        known = refusal(error, config)
-        if known is None:
-            raise
-        raise known from error
-    accept(result)
-    run.close("completed", exit_code=0, seconds=round(time.monotonic() - started, 3), result=result)
-    return result
-
-
-def run_training(
-    config: Train, run: RunDir, console: Console, command: Sequence[str], overrides: Sequence[str], **options: Any
-) -> int:
-    """Train in a folder outside of Hydra, which would have set up the log; returns the exit code.
-
-    Raises ConfigError when another process holds the folder, whose log is then left alone.
-    """
-    run.open(to_plain(config), command, overrides)
-    logging.basicConfig(
-        handlers=[LogFile(str(run.path / "train.log"))],
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        force=True,
-    )
-    try:
-        carry_out("trainkit.commands.train:train", config, run, console, **options)
-    except KeyboardInterrupt:
-        if run.is_open:
-            run.close("interrupted", exit_code=130)
-        raise
-    except Exception as error:
-        return report(error, "", run)
-    return 0
-
-
-def refusal(error: Exception, config: Frame) -> TrainkitError | None:
+def refusal(error: Exception, config: Config) -> TrainkitError | None:
     """What torch refuses, but has no class of its own for, as an error for the user; None for anything else."""
     operation, found, _ = str(error).partition(" does not have a deterministic implementation")
     if found:
@@ -97,16 +39,18 @@ def refusal(error: Exception, config: Frame) -> TrainkitError | None:
     return out_of_memory(error) if loading else ResourceError(name_memory(error, config))
 
 
-def name_memory(error: Exception, config: Frame) -> str:
+def name_memory(error: Exception, config: Config) -> str:
     """One line: how much was asked for, and which settings need less."""
     asked = re.search(r"allocate (\d[\d.]* ?\w+)", str(error))
     size = f" ({asked.group(1)} asked for at once)" if asked else ""
+    if isinstance(config, Export):
+        return f"out of memory{size}; try a smaller model"
     less = ["a smaller batch_size"]
     if isinstance(config, Train):
         less.insert(0, f"accumulate={2 * config.accumulate} (the same batch in smaller parts)")
         less += [] if config.recompute else ["recompute=true"]
     less += ["precision=bf16"] if config.precision == "fp32" else []
-    less += ["loader=streaming"] if config.loader != "streaming" else []
+    less += ["loader=streaming"] if isinstance(config, Frame) and config.loader != "streaming" else []
     return f"out of memory with batch_size={config.batch_size}{size}; try {', '.join(less)}, or a smaller model"
 
 

@@ -9,7 +9,9 @@ from trainkit.commands import resume as single
 from trainkit.commands.resume import HELP as HELP
 from trainkit.config.compose import assignment
 from trainkit.errors import ConfigError
-from trainkit.launch.run import command_of, jobs_of, run
+from trainkit.launch.run import run
+from trainkit.launch.sweep import command_of, jobs_of
+from trainkit.launch.verbs import VERBS
 
 
 def resume(argv: Sequence[str]) -> int:
@@ -17,7 +19,7 @@ def resume(argv: Sequence[str]) -> int:
     place, more, as_json = single.words_of("resume", argv)
     is_run = any((place / name).exists() for name in ("config.yaml", "status.json"))
     command = [] if is_run else command_of(place)
-    if command[1:2] not in (["train"], ["eval"]):
+    if len(command) < 2 or command[1] not in VERBS or VERBS[command[1]].kind != "run":
         return single.resume(argv)
     _, verb, *words = command
     again = shlex.join(["trainkit", verb, *words, assignment("hydra.sweep.dir", str(place))])
@@ -29,11 +31,4 @@ def resume(argv: Sequence[str]) -> int:
         raise ConfigError("a sweeper that proposes its jobs begins anew; give it storage of its own, or start again")
     places = {"hydra.sweep.dir": str(place), "output_dir": single.home_of(place)}  # not those of whoever began it
     flags = ["--json"] if as_json or "--json" in words else []
-    return run(
-        verb,
-        f"trainkit.commands.{verb}:{TASKS[verb]}",
-        [*jobs_of(words), *(assignment(key, value) for key, value in places.items()), *flags],
-    )
-
-
-TASKS = {"train": "train", "eval": "evaluate"}
+    return run(verb, [*jobs_of(words), *(assignment(key, value) for key, value in places.items()), *flags])

@@ -1,41 +1,40 @@
-"""A verb under Hydra: flags, overrides, checks, then one job or the jobs of a sweep."""
+"""A verb with a config, from its words on: flags, overrides, one composition and one check; then its jobs."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import io
-import os
-import shlex
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 import trainkit
-from trainkit import registry, storage
+from trainkit import registry
+from trainkit.checkpoints import record
 from trainkit.config import folders, stored
-from trainkit.config.compose import FRAMES, assignment, check_jobs, explain, parse
+from trainkit.config.compose import FRAMES, check_jobs, explain, parse
 from trainkit.config.flags import FlagParser
-from trainkit.config.frame import Config, Frame, Predict
+from trainkit.config.frame import Config, Frame, to_plain
 from trainkit.config.words import common_flags, prepare
-from trainkit.errors import ConfigError, ResourceError, is_out_of_memory
-from trainkit.launch.job import Job, JobFailed
+from trainkit.console.console import Console
+from trainkit.errors import ConfigError, TrainkitError
+from trainkit.launch.job import Job, run_job
+from trainkit.launch.outcome import refusal
+from trainkit.launch.sweep import SweepJob, call_hydra, finished_before, run_sweep
+from trainkit.launch.verbs import VERBS
 from trainkit.runs import rundir
 from trainkit.schema import schema_of
-from trainkit.text import pass_on, say, without_secrets
+from trainkit.text import pass_on, say
 
-COMMAND = "command.txt"  # of a sweep: what started it
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
 
 
 def flag_parser(verb: str) -> FlagParser:
-    """The flags of trainkit's verbs: Hydra's own, and `--json`.
+    """The flags of verbs with a config: Hydra's own, and `--json`.
 
     `--config-path` is taken as another `--config-dir`: the packaged options stay within reach behind it.
     """
@@ -54,11 +53,8 @@ def flag_parser(verb: str) -> FlagParser:
     return parser
 
 
-def run(verb: str, target: str, argv: Sequence[str]) -> int:
-    """Run `trainkit VERB argv…`; `target` is the "module:function" that does a job. Returns the exit code.
-
-    Raises TrainkitError for what is wrong before the first job starts.
-    """
+def run(verb: str, argv: Sequence[str]) -> int:
+    """Run `trainkit VERB argv…`. Returns the exit code; raises TrainkitError for what is wrong before the first job."""
     flags = flag_parser(verb).read(argv)
     if flags.version:
         say(f"trainkit {trainkit.__version__}, hydra {hydra.__version__}")
@@ -70,124 +66,61 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
     confs = folders.user_confs(flags.config_dir)
     folders.install(confs)
     problems: list[str] = []
-    overrides, plugins = prepare(flags.overrides, problems)
+    words, plugins = prepare(flags.overrides, problems)
     registry.import_plugins(plugins)
     if flags.help:
         from trainkit.launch.help import show_help
 
         show_help(verb, confs)
         return 0
-    job = Job(verb, target, plugins, ["trainkit", verb, *argv], list(overrides), flags.json)
     try:
-        if "ckpt" in schema_of(FRAMES[verb]):
-            overrides = stored.offer(FRAMES[verb], overrides, problems)
-        return start(job, flags, overrides, problems)
+        overrides = stored.offer(FRAMES[verb], words, problems) if "ckpt" in schema_of(FRAMES[verb]) else words
+        if flags.multirun and VERBS[verb].kind != "run":
+            raise ConfigError(f"trainkit {verb} does one thing at a time: leave out -m")
+        if flags.multirun:
+            overrides = defer_to_jobs(overrides)
+        if flags.cfg or flags.info or flags.hydra_help:
+            return show_config(verb, [*overrides, *_hydra_flags(flags)], problems)
+        config = check_jobs(verb, overrides, flags.multirun, problems, flags.config_name)[0]
+        command = ["trainkit", verb, *argv]
+        if not isinstance(config, Frame):
+            return write_file(verb, config, as_json=flags.json)
+        if flags.multirun:
+            task = SweepJob(verb, plugins, flags.json)
+            return run_sweep(task, config, command, overrides, _hydra_flags(flags))
+        job = Job(verb, config, folder_of(verb, config, overrides), command, words)
     finally:
         stored.withdraw()
+    return run_job(job, Console(as_json=flags.json)).code
 
 
-def start(job: Job, flags: argparse.Namespace, overrides: list[str], problems: list[str]) -> int:
-    """Show the config, or check all jobs and run them. Raises ConfigError with all faults, `problems` first."""
-    if flags.multirun and not issubclass(FRAMES[job.verb], Frame):
-        raise ConfigError(f"trainkit {job.verb} does one thing at a time: leave out -m")
-    if flags.multirun:
-        overrides = defer_to_jobs(overrides)
-    if flags.cfg or flags.info or flags.hydra_help:
-        if problems:
-            raise ConfigError(*problems)
-        return show_config(job.verb, [*overrides, *_hydra_flags(flags)])
-    configs = check_jobs(job.verb, overrides, flags.multirun, problems, flags.config_name)
-    config = configs[0]
-    if not isinstance(config, Frame):
-        return run_here(job, config)
-    run_jobs = run_sweep if flags.multirun else run_alone
-    return run_jobs(job, config, overrides, _hydra_flags(flags))
+def folder_of(verb: str, config: Frame, overrides: Sequence[str]) -> Path:
+    """A new run folder, or the user's `hydra.run.dir`. Raises ConfigError for one that holds another experiment."""
+    given = [text.partition("=")[2].strip("'\"") for text in overrides if text.startswith("hydra.run.dir=")]
+    if not given:
+        return rundir.create(config.output_dir / verb, f"{config.dataset.name}-{config.model.name}")
+    folder = Path(given[-1]).expanduser().absolute()
+    if record.candidates(folder / "checkpoints"):
+        finished_before(folder, to_plain(config))
+    return folder
 
 
-def run_here(job: Job, config: Config) -> int:
+def write_file(verb: str, config: Config, *, as_json: bool) -> int:
     """Run a verb that writes no run folder, only the file that its `output` names. Returns 0; raises what it raises."""
-    module, _, function = job.target.partition(":")
     try:
-        getattr(importlib.import_module(module), function)(config, as_json=job.as_json)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        VERBS[verb].function()(config, as_json=as_json)
+    except Exception as error:
+        known = None if isinstance(error, TrainkitError) else refusal(error, config)
+        if known is None:
             raise
-        less = "a smaller batch_size or model" if isinstance(config, Predict) else "a smaller model"
-        raise ResourceError(f"out of memory; try {less}") from error
+        raise known from error
     return 0
 
 
-def run_alone(job: Job, config: Frame, overrides: list[str], flags: list[str]) -> int:
-    """Run one job in a new folder, or in the user's `hydra.run.dir`. Returns its exit code."""
-    if not any(text.startswith("hydra.run.dir=") for text in overrides):
-        folder = rundir.create(config.output_dir / job.verb, f"{config.dataset.name}-{config.model.name}")
-        overrides = [*overrides, assignment("hydra.run.dir", str(folder))]
-    call_hydra(job.verb, job, [*overrides, *flags])
-    return job.exit_code
-
-
-def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -> int:
-    """Run the jobs of a sweep in a new folder, or in the user's `hydra.sweep.dir`.
-
-    Returns 1 if one failed or none ran, else 0. Raises ConfigError when the folder is in use or is another sweep's.
-    """
-    given = [text for text in overrides if text.startswith("hydra.sweep.dir=")]
-    if given:
-        folder = Path(given[-1].partition("=")[2].strip("'\"")).absolute()
-    else:
-        folder = rundir.create(config.output_dir / "sweeps")
-        overrides = [*overrides, assignment("hydra.sweep.dir", str(folder))]
-    lock = rundir.hold(folder)
-    try:
-        claim(folder, job.command)
-        return run_held_sweep(job, folder, [*overrides, *flags, "--multirun"])
-    finally:
-        rundir.let_go(folder, lock)
-
-
-def claim(folder: Path, command: Sequence[str]) -> None:
-    """Write into a sweep's folder what started it. Raises ConfigError when it holds the jobs of another command."""
-    words = without_secrets(list(command))
-    has_jobs = any((folder / name / "status.json").exists() for name in os.listdir(folder) if name.isdigit())
-    before = command_of(folder) if has_jobs else []
-    if before and jobs_of(before) != jobs_of(words):
-        other = f"{rundir.shown(folder)} holds another sweep ({shlex.join(before)})"
-        raise ConfigError(f"{other}: name another hydra.sweep.dir for this one")
-    if not before:
-        storage.replace(folder / COMMAND, (shlex.join(words) + "\n").encode())
-
-
-def command_of(folder: Path) -> list[str]:
-    """The words that started the sweep of a folder; none when that cannot be read."""
-    try:
-        return shlex.split(storage.read_text(folder / COMMAND))
-    except (OSError, ValueError):
-        return []
-
-
-def jobs_of(words: list[str]) -> list[str]:
-    """A sweep's command without what only says where it writes: what decides which jobs it has."""
-    return [word for word in words if word != "--json" and not word.startswith(("hydra.sweep.dir=", "output_dir="))]
-
-
-def run_held_sweep(job: Job, folder: Path, argv: Sequence[str]) -> int:
-    """Run the jobs of a sweep whose folder this process holds, and summarise them. Returns the exit code."""
-    from trainkit.sweep.summary import summarise
-
-    code = 1
-    try:
-        code = call_hydra(job.verb, job, argv)
-    except KeyboardInterrupt:
-        command = f"trainkit resume {shlex.quote(rundir.shown(folder))}"
-        say(f"trainkit: the sweep stopped; go on with: {command}", stream=sys.stderr)
-        return max(job.exit_code, 130)
-    finally:
-        completed = folder.is_dir() and summarise(folder, as_json=job.as_json)
-    return code if completed else 1
-
-
-def show_config(verb: str, argv: Sequence[str]) -> int:
-    """Let Hydra print the config (`--cfg`, `--info`). Raises ConfigError when it cannot be composed."""
+def show_config(verb: str, argv: Sequence[str], problems: Sequence[str]) -> int:
+    """Let Hydra print the config (`--cfg`, `--info`). Raises ConfigError for problems."""
+    if problems:
+        raise ConfigError(*problems)
     try:
         with contextlib.redirect_stdout(io.StringIO()) as shown:
             code = call_hydra(verb, lambda config: None, argv)
@@ -195,33 +128,6 @@ def show_config(verb: str, argv: Sequence[str]) -> int:
         return code
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error)[0]) from error
-
-
-def call_hydra(verb: str, task: Any, argv: Sequence[str]) -> int:
-    """Let `hydra.main` run the task for these arguments. Raises what Hydra raises; returns the code it exits with."""
-    sys.argv = [f"trainkit {verb}", *argv]
-    try:
-        with _raising():
-            hydra.main(config_path=str(folders.packaged_conf()), config_name=verb, version_base="1.3")(task)()
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else 1
-    except JobFailed:
-        return 1
-    return 0
-
-
-@contextlib.contextmanager
-def _raising() -> Iterator[None]:
-    # With this variable Hydra lets exceptions out instead of printing them and leaving the process with 1.
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def _hydra_flags(flags: argparse.Namespace) -> list[str]:
