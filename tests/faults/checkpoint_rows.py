@@ -6,7 +6,7 @@ from fault_table import Fault
 
 DAMAGED = "tests/e2e/test_bad_checkpoint.py::test_damaged"
 ASKED = "tests/e2e/test_bad_checkpoint.py::test_asked_too_much"
-CHECKPOINT = "tests/test_checkpoint.py"
+CHECKPOINT = "tests/checkpoints/test_checkpoint.py"
 SAVES = "tests/proofs/test_saves.py"
 CHANGED = "tests/proofs/test_changed.py"
 RESUME = "tests/faults/test_resume.py"

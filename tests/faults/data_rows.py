@@ -9,8 +9,8 @@ from writers import Link, class_folders, image, png_header, table
 
 FINE = "tests/e2e/test_bad_input.py::test_fine"
 REFUSED = "tests/e2e/test_bad_input.py::test_refused_when_data_and_model_are_known"
-STREAMING = "tests/data/test_streaming.py"
-FOLDERS = "tests/data/test_datasets_folder.py"
+STREAMING = "tests/data/images/test_decoders.py"
+FOLDERS = "tests/data/datasets/test_folder.py"
 X, Y = table()["x"], table()["y"]
 
 
@@ -95,7 +95,7 @@ ROWS = [
         class_folders() | {"images/cat/a.png": png_header(20000, 20000)},
         proof=(
             f"{REFUSED}[r27-small-bomb]",
-            "tests/data/test_datasets_npz.py::test_what_unpacks_to_more_than_the_memory",
+            "tests/data/datasets/test_npz.py::test_what_unpacks_to_more_than_the_memory",
         ),
     ),
     Fault(
@@ -114,9 +114,12 @@ ROWS = [
     Fault(
         29,
         "no network for a download",
-        proof=("tests/e2e/test_bad_input.py::test_r29_no_network", "tests/data/test_datasets.py::test_download"),
+        proof=(
+            "tests/e2e/test_bad_input.py::test_r29_no_network",
+            "tests/data/datasets/test_datasets.py::test_download",
+        ),
     ),
-    Fault(30, "an archive that writes elsewhere", proof=("tests/data/test_datasets.py::test_cifar_archive",)),
+    Fault(30, "an archive that writes elsewhere", proof=("tests/data/datasets/test_datasets.py::test_cifar_archive",)),
     Fault(  # a table is an .npz file
         31,
         "a table with a hole",

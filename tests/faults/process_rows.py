@@ -29,7 +29,11 @@ ROWS = [
         proof=(f"{KILLS}::test_a_signal_that_the_parent_ignores_stays_ignored",),
     ),
     Fault(72, "stopped and continued", proof=(f"{HERE}::test_stopped_and_continued",)),
-    Fault(73, "workers of a killed run", proof=("tests/data/test_streaming.py::test_no_worker_outlives_a_killed_run",)),
+    Fault(
+        73,
+        "workers of a killed run",
+        proof=("tests/data/images/test_decoders.py::test_no_worker_outlives_a_killed_run",),
+    ),
     Fault(74, "the reader of the output has gone", proof=(f"{HERE}::test_the_reader_has_gone",)),
     Fault(75, "the output goes to a full disk", proof=(f"{HERE}::test_a_full_disk_behind_the_output",)),
     Fault(76, "standard streams closed", proof=(f"{HERE}::test_closed_streams",)),
@@ -53,7 +57,7 @@ ROWS = [
         "no home folder, another umask",
         proof=(
             f"{HERE}::test_no_home_and_another_umask",
-            "tests/test_safety.py::test_a_user_without_a_home_gets_a_private_folder",
+            "tests/test_text.py::test_a_user_without_a_home_gets_a_private_folder",
         ),
     ),
     Fault(85, "python -O and warnings as errors", proof=(f"{HERE}::test_optimised_and_warnings_as_errors",)),

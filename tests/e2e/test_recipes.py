@@ -21,7 +21,7 @@ from trainkit.data.loaders import Normalize, ResidentLoader
 from trainkit.data.splits import Split
 from trainkit.tasks.meter import Meter
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 QUICK = ["device=cpu", "device.threads=1", "epochs=1"]
 CPU = torch.device("cpu")

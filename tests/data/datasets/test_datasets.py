@@ -28,7 +28,7 @@ from trainkit.data.splits import input_stats
 from trainkit.errors import DataError
 from trainkit.schema import REQUIRED, plain
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REAL = Path(os.environ.get("TRAINKIT_DATA", ROOT.parent / "shared" / "datasets"))
 
 

@@ -19,7 +19,7 @@ from trainkit.errors import ConfigError
 from trainkit.schema import check_node, plain
 from trainkit.tasks.meter import Meter
 
-CONF = Path(__file__).parents[2] / "conf" / "augment"
+CONF = Path(__file__).parents[3] / "conf" / "augment"
 CPU = torch.device("cpu")
 
 
