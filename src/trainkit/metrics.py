@@ -15,6 +15,7 @@ from torch import Tensor
 from trainkit.data.splits import Task
 from trainkit.statistics import better as better
 
+CONFUSABLE = 200  # classes: up to so many are counted as a confusion matrix, which headers and logs then hold
 Metrics = dict[str, "float | list[list[int]]"]
 Sums = dict[str, NDArray[Any]]
 
@@ -58,10 +59,13 @@ class Meter:
         if task == "regression":
             shapes = dict.fromkeys(("shift", "absolute", "squared", "target", "target_squared"), (num_outputs,))
         counts: dict[str, tuple[int, ...]] = {"correct": (), "left_out": ()}
-        if task == "multilabel":
+        of_classes = full and task in ("classification", "soft")
+        if task == "multilabel" or (of_classes and num_outputs > CONFUSABLE):
             counts |= dict.fromkeys(("hit", "predicted", "true"), (num_outputs,))
-        elif task != "regression" and full:
-            counts |= {"top": (), "confusion": (num_outputs, num_outputs)}
+        elif of_classes:
+            counts["confusion"] = (num_outputs, num_outputs)
+        if of_classes:
+            counts["top"] = ()
         self._sums = {name: torch.zeros(shape, dtype=real, device=device) for name, shape in shapes.items()}
         self._sums |= {name: torch.zeros(shape, dtype=torch.int64, device=device) for name, shape in counts.items()}
         self._sums["loss"] = torch.zeros((), dtype=real, device=device)
@@ -111,8 +115,13 @@ class Meter:
         if self.topk is not None:
             sums["top"].add_((logits.topk(self.topk, dim=1).indices == labels[:, None]).sum())
         # index_add_ into a table of known size: torch.bincount would wait for the device to learn its own size.
-        cells = labels * logits.shape[1] + predicted
-        sums["confusion"].view(-1).index_add_(0, cells, torch.ones_like(cells))
+        one = torch.ones_like(labels)
+        if "confusion" in sums:
+            sums["confusion"].view(-1).index_add_(0, labels * logits.shape[1] + predicted, one)
+        else:
+            sums["hit"].index_add_(0, labels, (predicted == labels).to(one.dtype))
+            sums["predicted"].index_add_(0, predicted, one)
+            sums["true"].index_add_(0, labels, one)
 
     def _add_labels(self, predicted: Tensor, true: Tensor) -> None:
         self._sums["correct"].add_((predicted == true).all(dim=1).sum())
@@ -147,7 +156,8 @@ class Meter:
     def read(self) -> Metrics:
         """The metrics of all samples so far; the one call that waits for the device.
 
-        Numbers by name, and for full classification and soft `confusion`: integers [true class][predicted class].
+        Numbers by name, and for full classification and soft of up to CONFUSABLE classes `confusion`: integers
+        [true class][predicted class].
         Macro averages run over all classes, where a class without samples or predictions counts 0. Several regression
         targets are averaged with equal weight, in their original units. Raises ValueError before the first sample.
         """
@@ -169,9 +179,12 @@ class Meter:
         elif self.full:
             if self.topk is not None:
                 metrics[f"top{self.topk}_accuracy"] = int(sums["top"]) / counted
-            confusion = sums["confusion"]
-            metrics |= _macro(confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1))
-            metrics["confusion"] = confusion.tolist()
+            if "confusion" in sums:
+                confusion = sums["confusion"]
+                metrics |= _macro(confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1))
+                metrics["confusion"] = confusion.tolist()
+            else:
+                metrics |= _macro(sums["hit"], sums["predicted"], sums["true"])
         return metrics
 
 

@@ -66,10 +66,11 @@ def adopt(data: Data, facts: dict[str, Any], path: Path) -> None:
 
 def _reorder_classes(data: Data, classes: list[str], path: Path) -> None:
     assert data.classes is not None
-    missing = [name for name in data.classes if name not in classes]
+    places = {name: place for place, name in enumerate(classes)}
+    missing = [name for name in data.classes if name not in places]
     if missing:
         raise CheckpointError(f"dataset {data.name} has class '{missing[0]}', which '{path}' does not know")
-    order = np.array([classes.index(name) for name in data.classes])
+    order = np.array([places[name] for name in data.classes])
     for split in data.splits.values():
         if data.task == "classification":
             split.targets = order[split.targets]

@@ -18,7 +18,7 @@ from trainkit import checkpoint, rundir
 from trainkit.errors import CheckpointError
 from trainkit.history.records import mapping, parse_config
 from trainkit.report import answers, pictures
-from trainkit.report.analysis import as_confusion
+from trainkit.report.analysis import MOST_CLASSES, as_confusion, count_confusion
 from trainkit.report.answers import Predictions
 
 Row = dict[str, Any]
@@ -97,8 +97,11 @@ class Facts:
 
     @functools.cached_property
     def confusion(self) -> NDArray[np.int64] | None:
-        """The confusion matrix (C, C) of `split`, true by predicted."""
-        return as_confusion(self.measured[self.split].get("confusion")) if self.split else None
+        """The confusion matrix (C, C) of `split`, true by predicted; metrics hold that of few classes only."""
+        known = as_confusion(self.measured[self.split].get("confusion")) if self.split else None
+        if known is None and self.predictions is not None and self.predictions.split == self.split:
+            return count_confusion(self.predictions)
+        return known
 
     @functools.cached_property
     def classes(self) -> list[str]:
@@ -152,6 +155,9 @@ def read_facts(folder: Path) -> Facts:
         if found is None and ended and file == answers.FILE and facts.measured:
             facts.missing.append(f"{file} is not there; `trainkit eval ckpt=…` makes a folder that has one")
         setattr(facts, file.partition(".")[0], found)
+    if facts.predictions is not None and facts.predictions.predicted is not None and facts.confusion is None:
+        count = len(facts.classes)
+        facts.missing.append(f"confusion and classes: {count:,} classes are more than the {MOST_CLASSES:,} of a page")
     return facts
 
 
