@@ -42,10 +42,11 @@ def _tasks(spec: DataSpec) -> str:
 
 def _reorder(data: Data, name: str, ours: list[str], target: TargetSpec, path: Path) -> None:
     theirs = target.classes or []
-    missing = [one for one in ours if one not in theirs]
+    places = {one: place for place, one in enumerate(theirs)}
+    missing = [one for one in ours if one not in places]
     if missing:
         raise CheckpointError(f"dataset {data.name} has class '{missing[0]}', which '{path}' does not know")
-    order = np.array([theirs.index(one) for one in ours])
+    order = np.array([places[one] for one in ours])
     for split in data.splits.values():
         columns = named(split.targets, TARGET)
         _put(split, name, task_of(target).reorder(columns[name], order))

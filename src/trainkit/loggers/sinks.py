@@ -140,7 +140,8 @@ class Files:
     def end(self, result: dict[str, Any]) -> None:
         self._line({"event": "end", "time": self._time(), **result})
         storage.flush(self.metrics)  # before the status says that the run is complete
-        log.info("done: %s", json.dumps(finite(result)))
+        numbers = {split: scalars(metrics) for split, metrics in result["metrics"].items()}
+        log.info("done: %s", json.dumps(finite({**result, "metrics": numbers})))
 
     def close(self) -> None:
         """Nothing is kept open between two lines."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trainkit.report.answers import Predictions
 
+MOST_CLASSES = 2000  # of a confusion matrix: of more a page shows none
 BINS = 15  # of the reliability diagram, as in Guo et al. 2017
 
 
@@ -131,6 +132,15 @@ def confused(confusion: NDArray[np.int64], limit: int) -> list[tuple[int, int, i
     order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
     cells = [(int(cell) // len(wrong), int(cell) % len(wrong)) for cell in order]
     return [(true, answered, int(wrong[true, answered])) for true, answered in cells if wrong[true, answered]]
+
+
+def count_confusion(predictions: Predictions) -> NDArray[np.int64] | None:
+    """The confusion matrix (C, C), true by predicted, of up to MOST_CLASSES classes; None for anything else."""
+    if predictions.predicted is None or predictions.classes is None or len(predictions.classes) > MOST_CLASSES:
+        return None
+    count = len(predictions.classes)
+    cells = predictions.targets * count + predictions.predicted
+    return np.bincount(cells, minlength=count * count).reshape(count, count).astype(np.int64)
 
 
 def interval(hits: int, total: int) -> tuple[float, float]:

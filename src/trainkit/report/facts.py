@@ -18,7 +18,7 @@ from trainkit import storage
 from trainkit.checkpoints import checkpoint
 from trainkit.errors import CheckpointError
 from trainkit.report import answers, pictures
-from trainkit.report.analysis import as_confusion
+from trainkit.report.analysis import MOST_CLASSES, as_confusion, count_confusion
 from trainkit.report.answers import Predictions
 from trainkit.runs import rundir
 from trainkit.runs.records import mapping, parse_config
@@ -98,8 +98,11 @@ class Facts:
 
     @functools.cached_property
     def confusion(self) -> NDArray[np.int64] | None:
-        """The confusion matrix (C, C) of `split`, true by predicted."""
-        return as_confusion(self.measured[self.split].get("confusion")) if self.split else None
+        """The confusion matrix (C, C) of `split`, true by predicted; metrics hold that of few classes only."""
+        known = as_confusion(self.measured[self.split].get("confusion")) if self.split else None
+        if known is None and self.predictions is not None and self.predictions.split == self.split:
+            return count_confusion(self.predictions)
+        return known
 
     @functools.cached_property
     def classes(self) -> list[str]:
@@ -154,6 +157,9 @@ def read_facts(folder: Path) -> Facts:
         if found is None and ended and file == answers.FILE and facts.measured:
             facts.missing.append(f"{file} is not there; `trainkit eval ckpt=…` makes a folder that has one")
         setattr(facts, file.partition(".")[0], found)
+    if facts.predictions is not None and facts.predictions.predicted is not None and facts.confusion is None:
+        count = len(facts.classes)
+        facts.missing.append(f"confusion and classes: {count:,} classes are more than the {MOST_CLASSES:,} of a page")
     return facts
 
 

@@ -1,0 +1,70 @@
+"""Thousands of classes: trained, saved, evaluated, resumed, reported and predicted, with nothing of their square."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from trainkit.checkpoints import checkpoint
+from trainkit.report.answers import read
+from trainkit.report.facts import read_facts
+from writers import lay_out, npz
+
+if TYPE_CHECKING:
+    from conftest import CommandHere
+
+FAST = ("device=cpu", "device.threads=1", "hydra.run.dir=run", "model=linear", "dataset=npz", "dataset.file=data.npz")
+
+
+def samples(classes: int, each: int) -> dict[str, bytes]:
+    """A file of so many samples of each class."""
+    labels = np.repeat(np.arange(classes), each)
+    return {"data.npz": npz(x=np.random.default_rng(0).normal(size=(len(labels), 4)).astype(np.float32), y=labels)}
+
+
+@pytest.mark.parametrize("classes", [10_000, 50_000])
+def test_from_training_to_prediction(classes: int, trainkit_here: CommandHere, tmp_path: Path) -> None:
+    lay_out(tmp_path, samples(classes, 2) | {"new.npz": npz(x=np.zeros((3, 4), np.float32))})
+    done = trainkit_here("train", *FAST, "epochs=2", "batch_size=64", "limit_batches=2")
+    assert done.code == 0, done.err
+    run = tmp_path / "run"
+    measured = json.loads((run / "status.json").read_text())["result"]["metrics"]["test"]
+    assert set(measured) == {"loss", "accuracy", "top5_accuracy", "macro_f1", "macro_precision", "macro_recall"}
+    header = checkpoint.read_header(checkpoint.locate(run))
+    assert "confusion" not in header["metrics"]["val"] and len(header["data"]["classes"]) == classes
+    assert max(path.stat().st_size for path in run.iterdir() if path.suffix in (".jsonl", ".log", ".json")) < 10_000
+    done = trainkit_here("eval", "ckpt=run", "--json", "split=val", "hydra.run.dir=judged", "batch_size=500")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)["metrics"]["val"]
+    assert set(found) == set(measured)
+    answers = read(tmp_path / "judged")
+    assert answers is not None and answers.classes is not None and len(answers.classes) == classes
+    for folder in ("run", "judged"):
+        done = trainkit_here("report", folder)
+        assert done.code == 0 and f"{classes:,} classes are more than the 2,000 of a page" in done.out + done.err
+    done = trainkit_here("predict", "ckpt=run", "input=new.npz", "topk=2")
+    assert done.code == 0 and done.out.count("\n") == 4
+    done = trainkit_here("resume", "run", "epochs=+1")
+    assert done.code == 0 and "bit-exact" in done.out, done.err
+
+
+def test_a_report_counts_the_confusion_of_hundreds(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    lay_out(tmp_path, samples(300, 10))
+    assert trainkit_here("train", *FAST, "epochs=1").code == 0
+    facts = read_facts(tmp_path / "run")
+    assert "confusion" not in facts.measured["test"]
+    assert facts.predictions is not None and facts.predictions.predicted is not None
+    assert facts.confusion is not None and facts.confusion.shape == (300, 300)
+    assert facts.confusion.sum() == len(facts.predictions)
+    hits = facts.predictions.targets == facts.predictions.predicted
+    assert np.trace(facts.confusion) == hits.sum()
+    true, predicted = facts.predictions.targets[0], facts.predictions.predicted[0]
+    same = (facts.predictions.targets == true) & (facts.predictions.predicted == predicted)
+    assert facts.confusion[true, predicted] == same.sum()
+    assert trainkit_here("report", "run").code == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Confusion</h2>" in page and "<h2>Classes</h2>" in page
