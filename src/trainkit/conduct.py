@@ -63,12 +63,17 @@ def run_training(
     try:
         carry_out("trainkit.commands.train:train", config, run, console, **options)
     except KeyboardInterrupt:
-        if run.is_open:
-            run.close("interrupted", exit_code=130)
+        break_off(run)
         raise
     except Exception as error:
         return report(error, "", run)
     return 0
+
+
+def break_off(run: RunDir) -> None:
+    """Record that a run was interrupted; of one that had not begun nothing is left."""
+    if not run.discard() and run.is_open:
+        run.close("interrupted", exit_code=130)
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -103,7 +108,10 @@ def name_memory(error: Exception, config: Frame) -> str:
 
 
 def report(error: Exception, name: str, run: RunDir) -> int:
-    """Say in one line what went wrong, put it into the log and the run's status; return the exit code."""
+    """Say in one line what went wrong, put it into the log and the run's status; return the exit code.
+
+    Of a run that had not begun nothing is left, unless its log holds more than was said: the traceback of a bug.
+    """
     if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
         traceback.print_exception(error)
     code = error.exit_code if isinstance(error, TrainkitError) else 1
@@ -117,7 +125,8 @@ def report(error: Exception, name: str, run: RunDir) -> int:
     for line in lines:
         tell(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}")
     log.error("%s", "; ".join(lines), exc_info=None if isinstance(error, TrainkitError) else error)
-    if run.is_open:
+    is_said = isinstance(error, TrainkitError) and state == "failed"
+    if not (is_said and run.discard()) and run.is_open:
         try:
             run.close(state, exit_code=code, error="; ".join(lines))
         except TrainkitError as second:  # the disk that the run died of is still full

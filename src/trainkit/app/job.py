@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainkit import record, registry, rundir
-from trainkit.conduct import carry_out, report
+from trainkit.conduct import break_off, carry_out, report
 from trainkit.config.changes import changes_meaning, differences
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES
@@ -46,6 +46,7 @@ class Job:
         self.overrides = list(overrides)
         self.as_json = as_json
         self.exit_code = 0
+        self.made: Path | None = None  # the folder that was made for it
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -54,13 +55,13 @@ class Job:
     def __call__(self, composed: DictConfig) -> float | None:
         hydra = HydraConfig.get()
         in_sweep = hydra.mode == RunMode.MULTIRUN
-        run = RunDir(Path(hydra.runtime.output_dir), self.verb)
+        path = Path(hydra.runtime.output_dir)
+        run = RunDir(path, self.verb, is_new=path == self.made)
         name = f"job {hydra.job.num} ({hydra.job.override_dirname}): " if in_sweep else ""
         try:
             return self._run(composed, run, hydra, in_sweep)
         except KeyboardInterrupt:
-            if run.is_open:
-                run.close("interrupted", exit_code=130)
+            break_off(run)
             raise
         except Exception as error:
             self.exit_code = report(error, name, run)

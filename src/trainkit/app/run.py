@@ -120,6 +120,7 @@ def run_alone(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
     """Run one job in a new folder, or in the user's `hydra.run.dir`. Returns its exit code."""
     if not any(text.startswith("hydra.run.dir=") for text in overrides):
         folder = rundir.create(config.output_dir / job.verb, f"{config.dataset.name}-{config.model.name}")
+        job.made = folder
         overrides = [*overrides, assignment("hydra.run.dir", str(folder))]
     call_hydra(job.verb, job, [*overrides, *flags])
     return job.exit_code

@@ -46,7 +46,7 @@ def reproduce(argv: Sequence[str]) -> int:
     console.say(f"reproduces {rundir.shown(original)} in {rundir.shown(folder)}")
     indented = Console(as_json=as_json, prefix="  ")
     command = ["trainkit", "reproduce", *argv]
-    if code := run_training(config, RunDir(folder, "train"), indented, command, overrides):
+    if code := run_training(config, RunDir(folder, "train", is_new=True), indented, command, overrides):
         return code
     found = compare(original, folder, log)
     if as_json:

@@ -19,7 +19,7 @@ from trainkit.config.compose import parse
 from trainkit.config.folders import read_text
 from trainkit.config.frame import Train, to_plain
 from trainkit.config.trust import refuse_interpolations, refuse_targets
-from trainkit.errors import CheckpointError, ConfigError
+from trainkit.errors import CheckpointError, ConfigError, TrainkitError
 from trainkit.flags import FlagParser
 from trainkit.history.records import parse_config
 from trainkit.report.console import Console
@@ -63,7 +63,7 @@ def resume(argv: Sequence[str]) -> int:
         allow += ["epochs", "extensions"]
         config = longer(folder, stored, given, int(more[-1].partition("+")[2]), rule, status)
         refuse_other_meaning(stored, to_plain(config), allow)
-        folder = copy_of(folder, config, console, command, overrides)
+        run = RunDir(copy_of(folder, config, console, command, overrides), "train", is_new=True)
     elif status.get("state") == "completed":
         if set(given) - {"plugins"}:
             raise ConfigError(f"{rundir.shown(folder)} is complete; to train longer: trainkit resume RUN epochs=+N")
@@ -73,7 +73,8 @@ def resume(argv: Sequence[str]) -> int:
     else:
         config = typed(overridden(stored, {"output_dir": home_of(folder), **given}))
         refuse_other_meaning(stored, to_plain(config), allow)
-    return run_training(config, RunDir(folder, "train"), console, command, overrides, allow=allow)
+        run = RunDir(folder, "train")
+    return run_training(config, run, console, command, overrides, allow=allow)
 
 
 def words_of(verb: str, argv: Sequence[str]) -> tuple[Path, list[str], bool]:
@@ -224,9 +225,13 @@ def copy_of(parent: Path, config: Train, console: Console, command: Sequence[str
     console.say(f"extends {rundir.shown(parent)} to {config.epochs} epochs, lr by {rule}, in {rundir.shown(folder)}")
     facts = {"verb": "train", "state": "created", "parent": str(parent)}
     storage.replace_json(folder / "status.json", {**facts, "overrides": without_secrets(list(overrides))})
-    copy_state(parent, folder)
-    rundir.write_command(folder, command)
-    rundir.write_config(folder, to_plain(config))
+    try:
+        copy_state(parent, folder)
+        rundir.write_command(folder, command)
+        rundir.write_config(folder, to_plain(config))
+    except TrainkitError:
+        rundir.remove(folder)
+        raise
     return folder
 
 
