@@ -47,7 +47,7 @@ def reproduce(argv: Sequence[str]) -> int:
     console.say(f"reproduces {rundir.shown(original)} in {rundir.shown(folder)}")
     indented = Console(as_json=as_json, prefix="  ")
     command = ["trainkit", "reproduce", *argv]
-    if code := run_job(Job("train", config, folder, command, overrides), indented).code:
+    if code := run_job(Job("train", config, folder, command, overrides, is_new=True), indented).code:
         return code
     found = compare(original, folder, log)
     if as_json:

@@ -21,7 +21,7 @@ from trainkit.config.folders import read_text
 from trainkit.config.frame import Train, to_plain
 from trainkit.config.trust import refuse_interpolations, refuse_targets
 from trainkit.console.console import Console
-from trainkit.errors import CheckpointError, ConfigError
+from trainkit.errors import CheckpointError, ConfigError, TrainkitError
 from trainkit.launch.job import Job, run_job
 from trainkit.runs import rundir
 from trainkit.runs.records import parse_config
@@ -74,7 +74,7 @@ def resume(argv: Sequence[str]) -> int:
     else:
         config = typed(overridden(stored, {"output_dir": home_of(folder), **given}))
         refuse_other_meaning(stored, to_plain(config), allow)
-    job = Job("train", config, folder, command, overrides, options={"allow": allow})
+    job = Job("train", config, folder, command, overrides, options={"allow": allow}, is_new=bool(more))
     return run_job(job, console).code
 
 
@@ -226,9 +226,13 @@ def copy_of(parent: Path, config: Train, console: Console, command: Sequence[str
     console.say(f"extends {rundir.shown(parent)} to {config.epochs} epochs, lr by {rule}, in {rundir.shown(folder)}")
     facts = {"verb": "train", "state": "created", "parent": str(parent)}
     storage.replace_json(folder / "status.json", {**facts, "overrides": without_secrets(list(overrides))})
-    copy_state(parent, folder)
-    rundir.write_command(folder, command)
-    rundir.write_config(folder, to_plain(config))
+    try:
+        copy_state(parent, folder)
+        rundir.write_command(folder, command)
+        rundir.write_config(folder, to_plain(config))
+    except TrainkitError:
+        rundir.remove(folder)
+        raise
     return folder
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from trainkit.config.frame import Frame, to_plain
 from trainkit.console.console import Console
 from trainkit.errors import Interrupted, TrainkitError
-from trainkit.launch.outcome import refusal, report
+from trainkit.launch.outcome import break_off, refusal, report
 from trainkit.launch.verbs import VERBS
 from trainkit.runs.rundir import LogFile, RunDir
 
@@ -23,7 +23,7 @@ Result = dict[str, Any]
 class Job:
     """All that a verb needs, in whichever process it runs.
 
-    command: what to type for it. overrides: what of that is config. name: before what is said when it fails. options:
+    is_new: its folder was made for it. command: what to type for it. overrides: what of that is config. name: before what is said when it fails. options:
     arguments of the verb's function beyond config, folder and console.
     """
 
@@ -33,6 +33,7 @@ class Job:
     command: Sequence[str]
     overrides: Sequence[str]
     name: str = ""
+    is_new: bool = False
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -53,7 +54,7 @@ def run_job(
     log: write the job's own log, where nobody else has set one up. Raises ConfigError when another process holds the
     folder, whose log is then left alone; and KeyboardInterrupt.
     """
-    run = RunDir(job.folder, job.verb)
+    run = RunDir(job.folder, job.verb, is_new=job.is_new)
     started = time.monotonic()
     run.open(to_plain(job.config), job.command, job.overrides)
     if log:
@@ -63,8 +64,7 @@ def run_job(
         accept(result)
         run.close("completed", exit_code=0, seconds=round(time.monotonic() - started, 3), result=result)
     except KeyboardInterrupt:
-        if run.is_open:
-            run.close("interrupted", exit_code=130)
+        break_off(run)
         raise
     except Exception as error:
         known = error if isinstance(error, TrainkitError) else refusal(error, job.config)

@@ -54,8 +54,17 @@ def name_memory(error: Exception, config: Config) -> str:
     return f"out of memory with batch_size={config.batch_size}{size}; try {', '.join(less)}, or a smaller model"
 
 
+def break_off(run: RunDir) -> None:
+    """Record that a run was interrupted; of one that had not begun nothing is left."""
+    if not run.discard() and run.is_open:
+        run.close("interrupted", exit_code=130)
+
+
 def report(error: Exception, name: str, run: RunDir) -> int:
-    """Say in one line what went wrong, put it into the log and the run's status; return the exit code."""
+    """Say in one line what went wrong, put it into the log and the run's status; return the exit code.
+
+    Of a run that had not begun nothing is left, unless its log holds more than was said: the traceback of a bug.
+    """
     if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
         say(*"".join(traceback.format_exception(error)).rstrip().split("\n"), stream=sys.stderr)
     code = error.exit_code if isinstance(error, TrainkitError) else 1
@@ -67,6 +76,9 @@ def report(error: Exception, name: str, run: RunDir) -> int:
         lines = [visible(f"internal error: {first_line(error)} (traceback in {where})")]
     for line in lines:
         tell(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}")
+    is_said = isinstance(error, TrainkitError) and state == "failed"
+    if is_said and run.discard():
+        return code
     try:
         _keep(lines, error, run, state, code)
     except ResourceError as second:

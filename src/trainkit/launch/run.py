@@ -88,21 +88,25 @@ def run(verb: str, argv: Sequence[str]) -> int:
         if flags.multirun:
             task = SweepJob(verb, plugins, flags.json)
             return run_sweep(task, config, command, overrides, _hydra_flags(flags))
-        job = Job(verb, config, folder_of(verb, config, overrides), command, words)
+        folder, is_new = folder_of(verb, config, overrides)
+        job = Job(verb, config, folder, command, words, is_new=is_new)
     finally:
         stored.withdraw()
     return run_job(job, Console(as_json=flags.json)).code
 
 
-def folder_of(verb: str, config: Frame, overrides: Sequence[str]) -> Path:
-    """A new run folder, or the user's `hydra.run.dir`. Raises ConfigError for one that holds another experiment."""
+def folder_of(verb: str, config: Frame, overrides: Sequence[str]) -> tuple[Path, bool]:
+    """A new run folder, or the user's `hydra.run.dir`, and whether it was made here.
+
+    Raises ConfigError for a folder that holds another experiment.
+    """
     given = [text.partition("=")[2].strip("'\"") for text in overrides if text.startswith("hydra.run.dir=")]
     if not given:
-        return rundir.create(config.output_dir / verb, f"{config.dataset.name}-{config.model.name}")
+        return rundir.create(config.output_dir / verb, f"{config.dataset.name}-{config.model.name}"), True
     folder = Path(given[-1]).expanduser().absolute()
     if record.candidates(folder / "checkpoints"):
         finished_before(folder, to_plain(config))
-    return folder
+    return folder, False
 
 
 def write_file(verb: str, config: Config, *, as_json: bool) -> int:

@@ -17,6 +17,7 @@ import logging
 import os
 import secrets
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,11 @@ def create(parent: Path, label: str = "") -> Path:
         return path
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder that `create` has made, and what is in it; what cannot be removed stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_command(folder: Path, command: Sequence[str]) -> None:
     """Write what to type to run it again, without secrets."""
     storage.replace(folder / "command.txt", (shlex.join(without_secrets(list(command))) + "\n").encode())
@@ -73,11 +79,12 @@ class LogFile(logging.Handler):
 
 
 class RunDir:
-    """The folder of one run while it runs."""
+    """The folder of one run while it runs. is_new: this process has made it, for this run."""
 
-    def __init__(self, path: Path, verb: str) -> None:
+    def __init__(self, path: Path, verb: str, *, is_new: bool = False) -> None:
         self.path = path
         self.verb = verb
+        self._is_new = is_new
         self._status: dict[str, Any] = {}
         self._lock = -1
         self._config: dict[str, Any] | None = None
@@ -116,6 +123,7 @@ class RunDir:
 
         From here on config.yaml says what the run is, also if it is killed before it saves anything.
         """
+        self._is_new = False
         if self._config is not None:
             write_config(self.path, self._config)
         if resumed := self._status.get("resumed"):
@@ -131,6 +139,16 @@ class RunDir:
         finally:
             descriptor, self._lock = self._lock, -1
             let_go(self.path, descriptor)
+
+    def discard(self) -> bool:
+        """Remove the folder if it was made for a run that has not begun; returns whether it was."""
+        if not self._is_new:
+            return False
+        remove(self.path)
+        if self.is_open:
+            descriptor, self._lock = self._lock, -1
+            let_go(self.path, descriptor)
+        return True
 
     def write_json(self, name: str, value: Any) -> None:
         storage.replace_json(self.path / name, value)
