@@ -123,9 +123,12 @@ class Checkpoints:
             except CheckpointError as error:
                 passed.append(str(error))
                 continue
-            changes = self._judge(header, path, allow)
-            restore(run, tensors, header, path)
-            self._metrics = header["metrics"]
+            try:
+                changes = self._judge(header, path, allow)
+                restore(run, tensors, header, path)
+                self._metrics = header["metrics"]
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                raise CheckpointError(f"'{path}' does not hold the state of this run ({error!r})") from error
             lengths = log_lengths(self._run_folder, path, run.epoch, run.step)
             if passed or record.read(self.folder) is None:
                 mend_record(self._run_folder, path, header["monitor"]["best_epoch"], self._keep)

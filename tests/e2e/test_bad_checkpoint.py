@@ -101,7 +101,10 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "eight-bytes": (lambda file: file.write_bytes(b"\0" * 8), "is not a whole trainkit checkpoint"),
     "cut-in-header": (lambda file: file.write_bytes(file.read_bytes()[:500]), "is not a whole trainkit checkpoint"),
     "cut-by-one": (lambda file: file.write_bytes(file.read_bytes()[:-1]), "damaged: its digest does not match"),
-    "longer-by-one": (lambda file: file.write_bytes(file.read_bytes() + b"\0"), "damaged: its digest does not match"),
+    "longer-by-one": (
+        lambda file: file.write_bytes(file.read_bytes() + b"\0"),
+        "damaged: it is longer than its header",
+    ),
     "flipped-in-a-tensor": (lambda file: flip(file, -5), "damaged: its digest does not match"),
     "flipped-in-the-size": (lambda file: flip(file, 3), "is not a whole trainkit checkpoint"),
     "huge-header": (huge_header, "is not a whole trainkit checkpoint"),

@@ -32,6 +32,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     folder.write_json("env.json", around | {"loader": dataclasses.asdict(data.loading)})
     for text in data.notes:
         console.note(text)
+    data_facts.from_json(meta["data"], config.ckpt)  # which sees that they are facts
     data_facts.adopt(data, meta["data"], config.ckpt)
     split = choose_split(config, data)
     mirror = build.mirrors(config, data)

@@ -36,13 +36,25 @@ def from_json(facts: Any, path: Path) -> Data:
         data = Data("none", facts["task"], {"train": Split(inputs, targets)}, facts["classes"])
         data.features = facts["features"]
         adopt(data, facts, path)
-        if data.mean is None or data.std is None or not len(data.mean) == len(data.std) == data.in_shape[0]:
-            raise ValueError("mean, std")
+        _check_types(data)
         if data.task not in get_args(Task) or (data.classes is None) != (data.task == "regression"):
             raise ValueError("task")
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"'{path}' does not say what data its model was trained on ({error!r})") from error
     return data
+
+
+def _check_types(data: Data) -> None:
+    """Raise ValueError unless the normalisation fits the shapes, and names are lists of text."""
+    channels, outputs = (data.in_shape[0],), (data.num_outputs,)
+    if data.mean is None or data.std is None or not data.mean.shape == data.std.shape == channels:
+        raise ValueError("mean, std")
+    if any(values is not None and values.shape != outputs for values in (data.target_mean, data.target_std)):
+        raise ValueError("target_mean, target_std")
+    for names, shape in ((data.classes, outputs), (data.features, channels)):
+        known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if names is not None and (not known or (len(names),) != shape):
+            raise ValueError("classes, features")
 
 
 def adopt(data: Data, facts: dict[str, Any], path: Path) -> None:
