@@ -115,7 +115,7 @@ def open_regular(path: Path) -> BinaryIO:
 def read_regular(path: Path, limit: int = MAX_SMALL) -> bytes:
     """The content of a regular file of at most `limit` bytes. Raises OSError for any other."""
     with open_regular(path) as file:
-        content = file.read(limit + 1)
+        content = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)  # room is made for all that is asked for
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
     return content

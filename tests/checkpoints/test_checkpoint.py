@@ -18,7 +18,7 @@ from trainkit.cli import main
 from trainkit.errors import CheckpointError
 from writers import damaged, packed
 
-META = {"config": {"model": {"name": "é"}}, "progress": {"epoch": 1}}
+META = {"config": {"model": {"name": "é"}}, "progress": {"epoch": 1, "step": 2}, "data": {}}
 
 
 def tensors() -> dict[str, torch.Tensor]:

@@ -175,7 +175,8 @@ def test_r57_optimizer_state_goes_by_name() -> None:
 def test_r61_more_elements_than_bytes(tmp_path: Path) -> None:
     import torch
 
-    payload = packed({"model/weight": torch.zeros(4)}, {"config": {}})
+    header = {"config": {}, "progress": {"epoch": 1, "step": 1}, "spec": {}}
+    payload = packed({"model/weight": torch.zeros(4)}, header)
     (size,) = struct.unpack("<Q", payload[:8])
     header = json.loads(payload[8 : 8 + size])
     header["model/weight"]["shape"] = [10**10]

@@ -21,16 +21,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainkit import storage
+from trainkit import registry, storage
 from trainkit.checkpoints import record, tensorfile
 from trainkit.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 UNSIGNED = "0" * 64
 MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+MAX_NODES = 50_000  # of a config: it is a page, and a list of classes at most
+MAX_DEPTH = 32
 
 
 def locate(path: Path) -> Path:
@@ -59,18 +61,73 @@ def read_header(path: Path) -> dict[str, Any]:
         with storage.open_regular(path) as file:
             (size,) = struct.unpack("<Q", file.read(8))
             text = file.read(size) if size <= MAX_HEADER else b""
-        meta = json.loads(json.loads(text)["__metadata__"]["trainkit"])
+        table = _parse(text)
+        meta = _parse(table.pop("__metadata__")["trainkit"])
         version = meta["format"]
-        if not isinstance(meta["config"], dict) or not isinstance(version, int):
-            raise TypeError("config")
+        if type(version) is not int:
+            raise TypeError("format")
+        if version == FORMAT:
+            _check_shape(meta)
     except OSError as error:
         raise CheckpointError(f"checkpoint '{path}' cannot be read ({error.strerror})") from error
-    except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"'{path}' is not a whole trainkit checkpoint") from error
-    if version > FORMAT:
+    if version != FORMAT:
         writer = f"trainkit {meta.get('trainkit')} in format {version}"
-        raise CheckpointError(f"'{path}' was written by {writer}; this trainkit reads up to format {FORMAT}")
+        raise CheckpointError(f"'{path}' was written by {writer}; this trainkit reads format {FORMAT}")
     return dict(meta)
+
+
+def _parse(text: str | bytes) -> Any:
+    """JSON as it is written here: no key twice, no NaN. Raises ValueError."""
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a key stands twice")
+        return found
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    return json.loads(text, object_pairs_hook=mapping, parse_constant=refuse)
+
+
+def _check_shape(meta: dict[str, Any]) -> None:
+    """Raise ValueError unless a header has the parts and types that its readers take for granted.
+
+    Whether the values make sense is for those to say: the schema for the config, `data.spec` for the data.
+    """
+    config, progress = meta["config"], meta["progress"]
+    parts = [config, progress, meta["spec"]]
+    parts += [meta[name] for name in ("monitor", "optim", "fingerprint", "runtime", "skipped") if name in meta]
+    if not all(isinstance(part, dict) for part in parts):
+        raise ValueError("a part is no mapping")
+    groups = [config[name] for name in registry.FAMILIES if name in config]
+    if not all(isinstance(group, dict) and isinstance(group.get("name"), str) for group in groups):
+        raise ValueError("a component has no name")
+    plugins = config.get("plugins", [])
+    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        raise ValueError("plugins")
+    if not all(type(progress[name]) is int and 0 <= progress[name] < 2**53 for name in ("epoch", "step")):
+        raise ValueError("progress")
+    _refuse_large(config)
+
+
+def _refuse_large(config: dict[str, Any]) -> None:
+    """Raise ValueError for a config that is nested deeper, or has more nodes, than any that trains."""
+    level: list[Any] = [config]
+    nodes = 0
+    for _ in range(MAX_DEPTH):
+        containers = [
+            node.values() if isinstance(node, dict) else node for node in level if isinstance(node, (dict, list))
+        ]
+        level = [node for container in containers for node in container]
+        nodes += len(level)
+        if not level or nodes > MAX_NODES:
+            break
+    if level:
+        raise ValueError("config is too large")
 
 
 def pack(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> tensorfile.Content:

@@ -130,9 +130,12 @@ class Checkpoints:
             except CheckpointError as error:
                 passed.append(str(error))
                 continue
-            changes = self._judge(header, path, allow)
-            restore(run, tensors, header, path)
-            self._metrics = header["metrics"]
+            try:
+                changes = self._judge(header, path, allow)
+                restore(run, tensors, header, path)
+                self._metrics = header["metrics"]
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                raise CheckpointError(f"'{path}' does not hold the state of this run ({error!r})") from error
             lengths = log_lengths(self._run_folder, path, run.epoch, run.step)
             known = record.read(self.folder)
             if passed or known is None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainkit import storage
 from trainkit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def read(path: Path, unsign: Callable[[bytes], bytes]) -> tuple[dict[str, torch.
     import torch
 
     found = {}
-    with path.open("rb") as file:
+    with storage.open_regular(path) as file:
         length = file.read(8)
         text = file.read(int.from_bytes(length, "little"))
         digest = hashlib.sha256(unsign(length + text))
