@@ -27,7 +27,7 @@ from trainkit.loop import Monitor, Run, optimize
 from trainkit.metrics import Meter, better, metric_names
 from trainkit.numerics import Guard
 from trainkit.randomness import numpy_generator, reseed
-from trainkit.runtime import environment
+from trainkit.runtime import Cudnn, environment
 from trainkit.schedules import extended, pure
 from trainkit.signals import Stop
 from trainkit.state import Checkpoints
@@ -211,6 +211,21 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
     if config.cuda_graph:
         run.graphed = speed.GraphedStep(functools.partial(optimize, run))
     return run
+
+
+def notes(config: Train, data: Data, run: Run) -> list[str]:
+    """What is to be said before training: what was done to the data, and what will run but may not be meant."""
+    found = list(data.notes)
+    if run.device.type == "cpu" and config.device.arguments["cudnn"] != Cudnn():
+        found.append("the flags of device.cudnn have no effect on the CPU")
+    if run.train.lone_sample:
+        found.append("the last batch would hold one sample; it joins the batch before it")
+    if config.batch_size > run.train.num_samples:
+        samples = f"the train split ({run.train.num_samples})"
+        found.append(f"batch_size={config.batch_size} is larger than {samples}: a step is an epoch")
+    if run.val is None and config.patience is not None:
+        found.append(f"patience={config.patience} watches the {run.monitor.metric} of train: there is no val split")
+    return found
 
 
 def build_forward(

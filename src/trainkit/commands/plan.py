@@ -145,7 +145,7 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "time": _times(config, data, run, rehearsal),
         "first_loss": rehearsal.first_loss,
-        "notes": notes(data, run),
+        "notes": build.notes(config, data, run),
         "warnings": advise(config, data, run, rehearsal),
     }
 
@@ -204,12 +204,6 @@ def _steps(config: Train, run: Run) -> dict[str, Any]:
         "optim": {"name": config.optim.name, "lr": base},
         "schedule": {"name": config.schedule.name, "lrs": _thinned(lrs), **ends},
     }
-
-
-def notes(data: Data, run: Run) -> list[str]:
-    """What `train` would note too."""
-    lone = ["the last batch would hold one sample; it joins the batch before it"] if run.train.lone_sample else []
-    return [*data.notes, *lone]
 
 
 def _thinned(values: list[float]) -> list[float]:

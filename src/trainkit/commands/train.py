@@ -25,7 +25,7 @@ from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.report.loggers import make_loggers
 from trainkit.report.sinks import Files, Report, finite, scalars
 from trainkit.rundir import RunDir
-from trainkit.runtime import Cudnn, environment
+from trainkit.runtime import environment
 from trainkit.signals import Stop
 from trainkit.state import Checkpoints, Restored
 
@@ -113,12 +113,8 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         f"{config.model.name} {parameters:,} parameters, {config.optim.name} lr {run.lr:g}, "
         f"{run.epochs} x {run.train.steps_per_epoch} steps of {config.batch_size} on {run.device}"
     )
-    for text in data.notes:
+    for text in build.notes(config, data, run):
         report.note(text)
-    if run.device.type == "cpu" and config.device.arguments["cudnn"] != Cudnn():
-        report.note("the flags of device.cudnn have no effect on the CPU")
-    if run.train.lone_sample:
-        report.note("the last batch would hold one sample; it joins the batch before it")
 
 
 def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tuple[dict[str, Any], Collector | None]:

@@ -177,6 +177,8 @@ def hold_out(data: Data, split: str, fraction: float, seed: int) -> None:
         raise DataError(f"dataset {data.name}: {len(train)} samples are too few to hold out {fraction:g} as {split}")
     data.splits[split] = train.take(held)
     data.splits["train"] = train.take(kept)
+    if split == "test" and "val" in data.splits:  # made by hand, so that one more may not be meant
+        data.notes.append(f"it has a val split but no test: {fraction:g} of train is held out as test")
 
 
 def limit(data: Data, most: int, seed: int) -> None:
