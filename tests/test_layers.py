@@ -23,7 +23,7 @@ LAYERS = [
     ["formats", "metrics"],
     ["report"],
     ["loop"],
-    ["state", "debug"],
+    ["state", "debug", "probe"],
     ["build"],
     ["conduct", "planning"],
     ["commands", "sweep"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from trainkit.averaging import Ema
 from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plain
 from trainkit.data import facts as data_facts
 from trainkit.data.augment import Augment
-from trainkit.data.checks import finish
+from trainkit.data.checks import finish, refuse_other_kinds
 from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.machine import default_data_dir
 from trainkit.data.placement import place
@@ -26,6 +27,7 @@ from trainkit.errors import ConfigError
 from trainkit.loop import Monitor, Run, optimize
 from trainkit.metrics import Meter, better, metric_names
 from trainkit.numerics import Guard
+from trainkit.probe import try_out
 from trainkit.randomness import numpy_generator, reseed
 from trainkit.runtime import Cudnn, environment
 from trainkit.schedules import extended, pure
@@ -33,22 +35,44 @@ from trainkit.signals import Stop
 from trainkit.state import Checkpoints
 from trainkit.stepping import bare_step, leave_untraced
 
+KINDS: dict[str, tuple[Any, str]] = {  # what the builders of a group return; data sets are judged in `data/checks.py`
+    "device": (torch.device, "a torch.device"),
+    "model": (nn.Module, "a torch.nn.Module"),
+    "loss": (nn.Module, "a torch.nn.Module"),
+    "optim": (torch.optim.Optimizer, "a torch.optim.Optimizer"),
+    "schedule": (Callable, "a function of the step"),
+    "augment": (Augment, "a trainkit.data.augment.Augment"),
+}
+
 
 def component(group: str, choice: Choice, *runtime: Any) -> Any:
-    """What the chosen component's builder returns for these runtime values and its config arguments."""
-    return registry.get(group, choice.name).build(*runtime, **choice.arguments)
+    """What the chosen component's builder returns for these runtime values and its config arguments.
+
+    Raises ConfigError when that is not what its group is for.
+    """
+    return checked(group, choice.name, registry.get(group, choice.name).build(*runtime, **choice.arguments))
+
+
+def checked(group: str, name: str, built: Any) -> Any:
+    """What a builder returned. Raises ConfigError when it is not of its group's kind."""
+    kind, wanted = KINDS[group]
+    if not isinstance(built, kind):
+        what = "None" if built is None else f"a {type(built).__name__}"
+        raise ConfigError(f"the builder of {group} '{name}' returned {what}; it must return {wanted}")
+    return built
 
 
 def build_device(config: Frame | Predict) -> torch.device:
     """The device, with all its flags set."""
-    device = component("device", config.device)
-    assert isinstance(device, torch.device)
+    device: torch.device = component("device", config.device)
     return device
 
 
 def build_data(config: Frame | Export, device: torch.device) -> Data:
     """The data set where `loader` wants it, val held out, checked, and with the statistics of its train split."""
-    found = component("dataset", config.dataset, config.data_dir or default_data_dir(), config.split_seed)
+    builder = registry.get("dataset", config.dataset.name).build
+    found = builder(config.data_dir or default_data_dir(), config.split_seed, **config.dataset.arguments)
+    refuse_other_kinds(found, config.dataset.name)
     data = place(found, config.loader, None if config.workers == "auto" else config.workers, device)
     hold_out(data, "val", config.val_fraction, config.split_seed)
     finish(data)
@@ -66,8 +90,7 @@ def build_augment(config: Train, data: Data) -> Augment | None:
         return None
     if len(data.in_shape) != 3 or data.splits["train"].inputs.dtype != np.uint8:
         raise ConfigError(f"augment is for images, dataset {data.name} has none: use augment=none")
-    augment = component("augment", config.augment, data.in_shape, data.num_outputs)
-    assert isinstance(augment, Augment)
+    augment: Augment = component("augment", config.augment, data.in_shape, data.num_outputs)
     loss = losses.resolve(config.loss.name, data.task, config.dataset.name)
     if augment.mix is not None and (data.task not in ("classification", "soft") or "soft" not in loss.serves):
         raise ConfigError(
@@ -80,8 +103,9 @@ def build_augment(config: Train, data: Data) -> Augment | None:
 def build_model(config: Frame, data: Data, device: torch.device) -> nn.Module:
     """The model on the device, its initial weights a function of the seed alone (drawn on the CPU for every device)."""
     reseed(torch.device("cpu"), config.seed, "init")
-    model = component("model", config.model, data.in_shape, data.num_outputs)
-    assert isinstance(model, nn.Module)
+    model: nn.Module = component("model", config.model, data.in_shape, data.num_outputs)
+    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        raise ConfigError(f"model '{config.model.name}' has lazy parameters; give its layers their sizes from in_shape")
     return model.to(device)
 
 
@@ -106,8 +130,7 @@ def build_loss(config: Frame, data: Data, device: torch.device) -> nn.Module:
     """The loss on the device. Raises ConfigError when it does not serve the data set's task."""
     loss = losses.resolve(config.loss.name, data.task, config.dataset.name)
     arguments = config.loss.arguments if loss.name == config.loss.name else {}
-    module = loss.build(data.num_outputs, **arguments)
-    assert isinstance(module, nn.Module)
+    module: nn.Module = checked("loss", loss.name, loss.build(data.num_outputs, **arguments))
     return module.to(device)
 
 
@@ -210,6 +233,10 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
     )
     if config.cuda_graph:
         run.graphed = speed.GraphedStep(functools.partial(optimize, run))
+    plain = dataclasses.replace(
+        config, compile=None
+    )  # compiled for a few samples, it would be another program for more
+    try_out(config, data, run, build_forward(plain, model, device, recompute=config.recompute))
     return run
 
 
@@ -247,10 +274,13 @@ def build_optimizer(config: Train, model: nn.Module, device: torch.device) -> to
     if config.compile is None:
         leave_untraced()
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    optimizer = component("optim", config.optim, trained)
-    assert isinstance(optimizer, torch.optim.Optimizer)
+    if not trained:
+        raise ConfigError(f"model '{config.model.name}' has no parameters to train")
+    optimizer: torch.optim.Optimizer = component("optim", config.optim, trained)
     if config.precision == "fp16" and isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError("optim=lbfgs does not work with precision=fp16; use bf16 or fp32")
+    if config.channels_last and isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError("optim=lbfgs does not work with channels_last=true, whose weights it cannot lay out in a row")
     if config.cuda_graph:
         speed.make_capturable(optimizer, device, scaled=config.precision == "fp16")
     for group in optimizer.param_groups:
@@ -281,7 +311,6 @@ def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, Data, dict[str
     """A checkpoint's model on the CPU, in evaluation mode; its data set, without samples; and the header."""
     tensors, meta = checkpoint.load(ckpt)
     data = data_facts.from_json(meta.get("data"), ckpt)
-    model = component("model", choice, data.in_shape, data.num_outputs)
-    assert isinstance(model, nn.Module)
+    model: nn.Module = component("model", choice, data.in_shape, data.num_outputs)
     checkpoint.load_model(model, tensors, ckpt)
     return model.eval(), data, meta

@@ -39,7 +39,9 @@ def carry_out(
     module, _, function = target.partition(":")
     try:
         result: Result = getattr(importlib.import_module(module), function)(config, run, console, **options)
-    except (MemoryError, RuntimeError, ValueError) as error:
+    except TrainkitError:
+        raise
+    except Exception as error:
         known = refusal(error, config)
         if known is None:
             raise
@@ -78,7 +80,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def refusal(error: Exception, config: Frame) -> TrainkitError | None:
-    """What torch refuses, but has no class of its own for, as an error for the user; None for anything else."""
+    """What torch or a user's own part refuses, as an error for the user; None for anything else."""
     operation, found, _ = str(error).partition(" does not have a deterministic implementation")
     if found:
         return ConfigError(f"device.deterministic=true: {operation} has no deterministic implementation here")
@@ -86,7 +88,28 @@ def refusal(error: Exception, config: Frame) -> TrainkitError | None:
         return ConfigError(
             "batch norm cannot train on one sample: raise batch_size, lower accumulate, or take another norm"
         )
-    return ResourceError(name_memory(error, config)) if is_out_of_memory(error) else None
+    if is_out_of_memory(error):
+        return ResourceError(name_memory(error, config))
+    said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}{_place(error)}"
+    if isinstance(error, IndexError) and "index out of range in self" in str(error):
+        return ConfigError(
+            f"model '{config.model.name}' asks an embedding for a row that it does not have; inputs come standardised, "
+            f"so what is looked up must be made whole numbers from 0 on, and the embedding have as many rows ({said})"
+        )
+    whose = getattr(error, "__notes__", None)  # set where users' own parts are tried out
+    if whose is None:
+        return None
+    log.error("%s", whose[0], exc_info=error)
+    return ConfigError(f"{whose[0]} failed with {said}")
+
+
+def _place(error: Exception) -> str:
+    """The line of the user's own code that an error came from, if it came from there."""
+    torchs = f"{os.sep}torch{os.sep}"
+    last = [frame for frame in traceback.extract_tb(error.__traceback__) if torchs not in frame.filename][-1]
+    return (
+        "" if last.filename.startswith(os.path.dirname(__file__)) else f" ({last.filename}:{last.lineno}: {last.line})"
+    )
 
 
 def name_memory(error: Exception, config: Frame) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit.config.words import common_flags, train_config
-from trainkit.errors import ConfigError
+from trainkit.errors import ConfigError, TrainkitError
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,9 @@ def make(config: Train, flags: argparse.Namespace, memory: int | None) -> dict[s
             facts["lr_range"] = try_lrs(config, data, device, flags.plot)
         if flags.max_batch:
             facts["max_batch"] = try_batches(config, data, device, memory)
-    except (MemoryError, RuntimeError, ValueError) as error:
+    except TrainkitError:
+        raise
+    except Exception as error:
         known = refusal(error, config)
         if known is None:
             raise

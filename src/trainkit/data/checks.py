@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 import numpy as np
 
 from trainkit.data.files import Files
-from trainkit.data.splits import Array, Data, Split, Task, input_stats, moment_stats, target_stats
+from trainkit.data.splits import Array, Data, Source, Split, Task, input_stats, moment_stats, target_stats
 from trainkit.errors import DataError
+
+_PLACE = "trainkit.data.splits"
+
+
+def refuse_other_kinds(found: Any, name: str) -> None:
+    """Raise DataError unless a builder returned a `Source`, or `Data` of arrays that pair up.
+
+    All later code relies on it. What the arrays hold is for `finish` to judge.
+    """
+    if isinstance(found, Source):
+        return
+    if not isinstance(found, Data):
+        raise DataError(f"the builder of dataset '{name}' returned {_type(found)}; it must return a {_PLACE}.Data")
+    where = f"dataset {found.name}"
+    if found.task not in get_args(Task) or (found.classes is None) != (found.task == "regression"):
+        raise DataError(
+            f"{where}: its task is {found.task!r} and its classes {found.classes!r:.60}; a task is one of "
+            f"{', '.join(get_args(Task))}, and all but regression have a list of classes"
+        )
+    if "train" not in found.splits:
+        raise DataError(f"{where}: it has no train split")
+    for split, part in found.splits.items():
+        if not isinstance(part, Split):
+            raise DataError(f"{where}: its {split} split is {_type(part)}; it must be a {_PLACE}.Split")
+        for what, array in (("inputs", part.inputs), ("targets", part.targets)):
+            if not isinstance(array, (np.ndarray, Files)) or not array.ndim:
+                raise DataError(
+                    f"{where}, {split} split: {what} are {_type(array)}; they must be a NumPy array of rows"
+                )
+        if len(part.inputs) != len(part.targets):
+            raise DataError(f"{where}, {split} split: {len(part.inputs)} inputs but {len(part.targets)} targets")
+
+
+def _type(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def finish(data: Data) -> Data:

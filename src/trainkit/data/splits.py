@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from trainkit.errors import DataError
 from trainkit.randomness import numpy_generator
@@ -111,6 +111,7 @@ class Data:
         return self.target_mean is not None and str(self.target_mean.dtype) == "float64"
 
 
+@runtime_checkable
 class Source(Protocol):
     """A data set that is found but not read, so that its size can decide how to read it.
 
