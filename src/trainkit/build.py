@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -17,7 +18,7 @@ from trainkit.checkpoints import checkpoint
 from trainkit.checkpoints.state import Checkpoints
 from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plain
 from trainkit.data.augment.base import Augment
-from trainkit.data.checks import finish
+from trainkit.data.checks import finish, refuse_other_kinds
 from trainkit.data.dataset import Data, hold_out, limit, strata_of
 from trainkit.data.loaders import Loader, Normalize, make_loader, tensors
 from trainkit.data.placement import place
@@ -29,20 +30,43 @@ from trainkit.losses.choose import resolve
 from trainkit.machine import default_data_dir
 from trainkit.optim.step import bare_step, leave_untraced
 from trainkit.randomness import numpy_generator, reseed
-from trainkit.runtime import environment
+from trainkit.runtime import Cudnn, environment
 from trainkit.schedules import Factor, extended, pure
 from trainkit.tasks.base import extra_sums, find_task, num_outputs, task_of
 from trainkit.tasks.meter import Meter
 from trainkit.train import speed
 from trainkit.train.ema import Ema
 from trainkit.train.guard import Guard
+from trainkit.train.probe import try_out
 from trainkit.train.run import LAST, Monitor, Run
 from trainkit.train.signals import Stop
 
+KINDS: dict[str, tuple[Any, str]] = {  # what the builders of a group return; data sets are judged in `data/checks.py`
+    "device": (torch.device, "a torch.device"),
+    "model": (nn.Module, "a torch.nn.Module"),
+    "loss": (nn.Module, "a torch.nn.Module"),
+    "optim": (torch.optim.Optimizer, "a torch.optim.Optimizer"),
+    "sampler": (Callable, "a function of the epoch"),
+    "schedule": (Callable, "a function of the step"),
+    "augment": (Augment, "a trainkit.data.augment.base.Augment"),
+}
+
 
 def component(group: str, choice: Choice, known: Mapping[str, Any]) -> Any:
-    """What the chosen component's builder returns for what it asks of `known`, and its config arguments."""
-    return registry.get(group, choice.name).make(known, choice.arguments)
+    """What the chosen component's builder returns for what it asks of `known`, and its config arguments.
+
+    Raises ConfigError when that is not what its group is for.
+    """
+    return checked(group, choice.name, registry.get(group, choice.name).make(known, choice.arguments))
+
+
+def checked(group: str, name: str, built: Any) -> Any:
+    """What a builder returned. Raises ConfigError when it is not of its group's kind."""
+    kind, wanted = KINDS[group]
+    if not isinstance(built, kind):
+        what = "None" if built is None else f"a {type(built).__name__}"
+        raise ConfigError(f"the builder of {group} '{name}' returned {what}; it must return {wanted}")
+    return built
 
 
 def facts_of(spec: DataSpec) -> dict[str, Any]:
@@ -58,15 +82,15 @@ def facts_of(spec: DataSpec) -> dict[str, Any]:
 
 def build_device(config: Frame | Predict) -> torch.device:
     """The device, with all its flags set."""
-    device = component("device", config.device, {})
-    assert isinstance(device, torch.device)
+    device: torch.device = component("device", config.device, {})
     return device
 
 
 def build_data(config: Frame | Export, device: torch.device) -> Data:
     """The data set where `loader` wants it, val held out, checked, and with the statistics of its train split."""
     known = {"data_dir": config.data_dir or default_data_dir(), "split_seed": config.split_seed}
-    found = component("dataset", config.dataset, known)
+    found = registry.get("dataset", config.dataset.name).make(known, config.dataset.arguments)
+    refuse_other_kinds(found, config.dataset.name)
     data = place(found, config.loader, None if config.workers == "auto" else config.workers, device)
     hold_out(data, "val", config.val_fraction, config.split_seed)
     finish(data)
@@ -80,14 +104,11 @@ def build_augment(config: Train, data: Data) -> Augment | None:
 
     Raises ConfigError for data without images, and for mixing where the loss takes no class probabilities.
     """
-    augment = None
-    if config.augment.name != "none":
-        if not data.spec.input.is_image or data.spec.input.dtype != "uint8":
-            raise ConfigError(f"augment is for images, dataset {data.name} has none: use augment=none")
-        augment = component("augment", config.augment, facts_of(data.spec))
-    if augment is None:
+    if config.augment.name == "none":
         return None
-    assert isinstance(augment, Augment)
+    if not data.spec.input.is_image or data.spec.input.dtype != "uint8":
+        raise ConfigError(f"augment is for images, dataset {data.name} has none: use augment=none")
+    augment: Augment = component("augment", config.augment, facts_of(data.spec))
     task = task_of(data.spec.target)
     loss = resolve(config.loss.name, task, config.dataset.name)
     mixed = find_task(task.mixed) if task.mixed else None
@@ -102,8 +123,9 @@ def build_augment(config: Train, data: Data) -> Augment | None:
 def build_model(config: Frame, spec: DataSpec, device: torch.device) -> nn.Module:
     """The model on the device, its initial weights a function of the seed alone (drawn on the CPU for every device)."""
     reseed(torch.device("cpu"), config.seed, "init")
-    model = component("model", config.model, facts_of(spec))
-    assert isinstance(model, nn.Module)
+    model: nn.Module = component("model", config.model, facts_of(spec))
+    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        raise ConfigError(f"model '{config.model.name}' has lazy parameters; give its layers their sizes from in_shape")
     return model.to(device)
 
 
@@ -129,8 +151,7 @@ def build_loss(config: Frame, spec: DataSpec, device: torch.device, model: nn.Mo
     """The loss on the device; it may ask for the model. Raises ConfigError when it cannot train the data's task."""
     loss = resolve(config.loss.name, task_of(spec.target), config.dataset.name)
     arguments = config.loss.arguments if loss.name == config.loss.name else {}
-    module = loss.make({**facts_of(spec), "model": model}, arguments)
-    assert isinstance(module, nn.Module)
+    module = checked("loss", loss.name, loss.make({**facts_of(spec), "model": model}, arguments))
     return as_loss(module).to(device)
 
 
@@ -258,7 +279,25 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
     )
     if config.cuda_graph:
         run.graphed = speed.GraphedStep(functools.partial(optimize, run))
+    # compiled for a few samples, it would be another program for more
+    plain = dataclasses.replace(config, compile=None)
+    try_out(config, data, run, build_forward(plain, model, spec, device, recompute=config.recompute))
     return run
+
+
+def notes(config: Train, data: Data, run: Run) -> list[str]:
+    """What is to be said before training: what was done to the data, and what will run but may not be meant."""
+    found = list(data.notes)
+    if run.device.type == "cpu" and config.device.arguments["cudnn"] != Cudnn():
+        found.append("the flags of device.cudnn have no effect on the CPU")
+    if run.train.lone_sample:
+        found.append("the last batch would hold one sample; it joins the batch before it")
+    if config.batch_size > run.train.num_samples:
+        samples = f"the train split ({run.train.num_samples})"
+        found.append(f"batch_size={config.batch_size} is larger than {samples}: a step is an epoch")
+    if run.val is None and config.patience is not None:
+        found.append(f"patience={config.patience} watches the {run.monitor.metric} of train: there is no val split")
+    return found
 
 
 def build_forward(
@@ -281,8 +320,11 @@ def build_optimizer(config: Train, model: nn.Module, device: torch.device) -> to
     if config.compile is None:
         leave_untraced()
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    optimizer = component("optim", config.optim, {"named_params": trained})
-    assert isinstance(optimizer, torch.optim.Optimizer)
+    if not trained:
+        raise ConfigError(f"model '{config.model.name}' has no parameters to train")
+    optimizer: torch.optim.Optimizer = component("optim", config.optim, {"named_params": trained})
+    if config.channels_last and isinstance(optimizer, torch.optim.LBFGS):
+        raise ConfigError("optim=lbfgs does not work with channels_last=true, whose weights it cannot lay out in a row")
     if config.precision == "fp16" and isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError("optim=lbfgs does not work with precision=fp16; use bf16 or fp32")
     if config.cuda_graph:
@@ -315,7 +357,6 @@ def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, DataSpec, dict
     """A checkpoint's model on the CPU, in evaluation mode; what it knows of its data; and the header."""
     tensors_by_name, meta = checkpoint.load(ckpt)
     spec = DataSpec.from_json(meta.get("spec"), ckpt)
-    model = component("model", choice, facts_of(spec))
-    assert isinstance(model, nn.Module)
+    model: nn.Module = component("model", choice, facts_of(spec))
     checkpoint.load_model(model, tensors_by_name, ckpt)
     return model.eval(), spec, meta

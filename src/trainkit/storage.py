@@ -18,7 +18,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from trainkit.errors import ConfigError, ResourceError
 
@@ -105,7 +105,7 @@ def refuse_strange(folder: Path) -> None:
         raise ResourceError(f"{folder} cannot be read ({error.strerror})") from error
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file to be read. Raises OSError, for a device too, and a pipe, which would keep the reader waiting."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -539,7 +539,16 @@ def test_r28_forbidden(place: str, trainkit_here: CommandHere, tmp_path: Path) -
 # Not refused: what must go well although it looks odd, with what is said about it (a pattern each).
 FINE = [
     Row("r17-minus-key", f"train {FAST} ~seed", 0, r"run folder: "),
-    Row("r19-batch-larger-than-data", f"{NPZ} batch_size=5000", 0, r" 1 x 1 steps of 5000 ", data(**table(50))),
+    Row(
+        "r19-batch-larger-than-data",
+        f"{NPZ} batch_size=5000",
+        0,
+        (
+            r" 1 x 1 steps of 5000 ",
+            r"note: batch_size=5000 is larger than the train split \(36\): a step is an epoch\n",
+        ),
+        data(**table(50)),
+    ),
     Row(
         "r20-lone-sample",
         f"train {FAST} dataset=npz dataset.file=data.npz model=mlp model.norm=batch batch_size=8",
@@ -578,6 +587,33 @@ FINE = [
         },
     ),
     Row("r26-cmyk", FOLDER, 0, r"classification: ", cat("cmyk.jpg", image("JPEG", "CMYK"))),
+    Row(
+        "x-patience-without-val",
+        f"{NPZ} val_fraction=0 patience=2",
+        0,
+        r"note: patience=2 watches the accuracy of train: there is no val split\n",
+        data(**table()),
+    ),
+    Row(
+        "x-val-without-test",
+        FOLDER,
+        0,
+        (
+            r"train 16, val 20, test 4 samples",
+            r"note: it has a val split but no test: 0.2 of train is held out as test\n",
+        ),
+        class_folders("images/train") | class_folders("images/val"),
+    ),
+    Row(
+        "x-classes-as-floats",
+        NPZ,
+        0,
+        (
+            r"npz 3, regression: ",
+            r"note: .*data.npz: y has 2 different values and is read as regression; save classes as",
+        ),
+        data(x=X, y=Y.astype(np.float32)),
+    ),
     Row("r31-text-labels", NPZ, 0, r"classification: ", data(x=X, y=np.where(Y, "cat", "dog"))),
     Row(
         "r32-constant-feature",

@@ -62,7 +62,7 @@ def test_time_adds_up(trainkit_here: CommandHere) -> None:
         ("optim=adam optim.lr=0.5", "the lr reaches 0.5, above what is usual for adam"),
         ("optim.lr=1e-6", "below what is usual for sgd"),
         ("patience=10 epochs=10", "patience=10 can never stop a run of 10 epochs"),
-        ("batch_size=5000", "batch_size=5000 is larger than the train split (1294)"),
+        ("batch_size=5000", "note: batch_size=5000 is larger than the train split (1294): a step is an epoch"),
         ("dataset=iris", "val has only 12 samples"),
         ("val_fraction=0", "there is no val split"),
         ("dataset.test_fraction=0", "there is no test split"),

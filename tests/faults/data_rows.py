@@ -37,7 +37,7 @@ ROWS = [
         "a batch larger than the data",
         f"{NPZ} batch_size=5000",
         0,
-        " 1 x 1 steps of 5000 ",
+        r"note: batch_size=5000 is larger than the train split \(36\): a step is an epoch",
         arrays(**table(50)),
     ),
     Fault(20, "a last batch of one with batch norm", proof=(f"{FINE}[r20-lone-sample]",)),

@@ -36,11 +36,13 @@ def check(argv: Sequence[str]) -> int:
     flags = common_flags("check").read(argv)
     config = train_config(flags)
     from trainkit.data.audit import Audit, audit
+    from trainkit.data.checks import refuse_other_kinds
     from trainkit.machine import default_data_dir
 
     try:
         builder = registry.get("dataset", config.dataset.name).build
         found = builder(config.data_dir or default_data_dir(), config.split_seed, **config.dataset.arguments)
+        refuse_other_kinds(found, config.dataset.name)
         result = audit(found, config.val_fraction, config.split_seed)
     except DataError as fault:
         result = Audit({"name": config.dataset.name}, errors=list(fault.problems))

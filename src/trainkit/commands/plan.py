@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit.config.words import common_flags, train_config
-from trainkit.errors import ConfigError
+from trainkit.errors import ConfigError, TrainkitError
 from trainkit.text import say, say_json
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ def make(config: Train, flags: argparse.Namespace, memory: int | None) -> dict[s
             facts["lr_range"] = try_lrs(config, data, device, flags.plot)
         if flags.max_batch:
             facts["max_batch"] = try_batches(config, data, device, memory)
-    except (MemoryError, RuntimeError, ValueError) as error:
+    except TrainkitError:
+        raise
+    except Exception as error:
         known = refusal(error, config)
         if known is None:
             raise
@@ -146,7 +148,7 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "time": _times(config, data, run, rehearsal),
         "first_loss": rehearsal.first_loss,
-        "notes": notes(data, run),
+        "notes": build.notes(config, data, run),
         "warnings": advise(config, data, run, rehearsal),
     }
 
@@ -206,12 +208,6 @@ def _steps(config: Train, run: Run) -> dict[str, Any]:
         "optim": {"name": config.optim.name, "lr": base},
         "schedule": {"name": config.schedule.name, "lrs": _thinned(lrs), **ends},
     }
-
-
-def notes(data: Data, run: Run) -> list[str]:
-    """What `train` would note too."""
-    lone = ["the last batch would hold one sample; it joins the batch before it"] if run.train.lone_sample else []
-    return [*data.notes, *lone]
 
 
 def _thinned(values: list[float]) -> list[float]:

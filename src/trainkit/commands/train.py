@@ -28,7 +28,7 @@ from trainkit.report.answers import Collector
 from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.runs import rundir
 from trainkit.runs.rundir import RunDir
-from trainkit.runtime import Cudnn, environment
+from trainkit.runtime import environment
 from trainkit.tasks.meter import Metrics
 from trainkit.train import debug
 from trainkit.train.run import Run
@@ -135,12 +135,8 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         f"{config.model.name} {parameters:,} parameters, {config.optim.name} lr {run.base_lr:g}, "
         f"{run.epochs} x {run.train.steps_per_epoch} steps of {config.batch_size} on {run.device}"
     )
-    for text in data.notes:
+    for text in build.notes(config, data, run):
         report.note(text)
-    if run.device.type == "cpu" and config.device.arguments["cudnn"] != Cudnn():
-        report.note("the flags of device.cudnn have no effect on the CPU")
-    if run.train.lone_sample:
-        report.note("the last batch would hold one sample; it joins the batch before it")
 
 
 def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tuple[dict[str, Any], Collector | None]:

@@ -79,7 +79,7 @@ class TrainkitSearchPath(SearchPathPlugin):
             search_path.prepend(provider="user", path=f"conf://{folder}")
         for element in search_path.get_path():
             if element.provider == "main":
-                element.path = element.path.replace("file://", "conf://", 1)
+                element.path = f"conf://{element.path.removeprefix('file://')}"  # which not every Hydra 1.3 has
 
 
 class ConfigFolder(ConfigSource):

@@ -74,9 +74,11 @@ def _in_code(key: str, values: dict[str, Any]) -> Iterator[Origin]:
     field = field_of(key, values)
     if field is None or field.default is REQUIRED:
         return
-    group = key.partition(".")[0]
-    owner = f"{group} {values[group]['name']}" if "." in key else "trainkit"
-    yield Origin(f"default of {owner}", plain(field.default))
+    group, _, argument = key.partition(".")
+    name = values[group]["name"] if argument else ""
+    told = _in_files(f"{group}/{name}", argument, chosen=False) if argument else []  # a preset's file may leave it out
+    doc = next((origin.doc for origin in told if origin.doc), "")
+    yield Origin(f"default of {group} {name}" if argument else "default of trainkit", plain(field.default), doc=doc)
 
 
 def _in_files(config_path: str, key: str, chosen: bool) -> list[Origin]:

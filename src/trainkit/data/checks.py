@@ -7,12 +7,41 @@ from typing import Any
 
 import numpy as np
 
-from trainkit.data.dataset import Data
+from trainkit import registry
+from trainkit.data.dataset import Data, Source, kind_of
 from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, TargetSpec, named
 from trainkit.data.splits import Array, Column, Split, in_memory, input_stats, moment_stats, target_stats
 from trainkit.data.values import check_finite
 from trainkit.errors import DataError
-from trainkit.tasks.base import task_of
+from trainkit.tasks.base import find_task, task_of
+
+
+def refuse_other_kinds(found: Any, name: str) -> None:
+    """Raise DataError unless a builder returned a `Source`, or `Data` whose columns pair up.
+
+    All later code relies on it. What the columns hold is for `finish` to judge.
+    """
+    if isinstance(found, Source):
+        return
+    if not isinstance(found, Data):
+        wanted = "a trainkit.data.dataset.Data"
+        raise DataError(f"the builder of dataset '{name}' returned {kind_of(found)}; it must return {wanted}")
+    where = f"dataset {found.name}"
+    for target in found.spec.targets.values():
+        if not isinstance(target, TargetSpec) or find_task(target.task) is None:
+            known = ", ".join(registry.names("task"))
+            raise DataError(f"{where}: its target is {target!s:.60}; its task must be one of: {known}")
+    for split, part in found.splits.items():
+        for what, columns in (("inputs", named(part.inputs, INPUT)), ("targets", named(part.targets, TARGET))):
+            strange = [column for column in columns.values() if not getattr(column, "shape", ())]
+            if strange:
+                told = f"{what} are {kind_of(strange[0])}"
+                raise DataError(
+                    f"{where}, {split} split: {told}; they must be a NumPy array of rows, or several by name"
+                )
+        inputs, targets = (len(next(iter(named(tree, "").values()))) for tree in (part.inputs, part.targets))
+        if inputs != targets:
+            raise DataError(f"{where}, {split} split: {inputs} inputs but {targets} targets")
 
 
 def finish(data: Data) -> Data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, Kind, TargetSpec, named
 from trainkit.data.splits import Array, Column, Split, in_memory, split_indices
@@ -44,23 +44,32 @@ class Data:
     def __post_init__(
         self, target: TargetSpec | dict[str, TargetSpec], inputs: InputSpec | dict[str, InputSpec] | None
     ) -> None:
-        self.splits = {name: _as_split(split) for name, split in self.splits.items()}
+        if not isinstance(self.splits, dict) or "train" not in self.splits:
+            raise DataError(f"dataset {self.name}: it has no train split")
+        self.splits = {
+            name: _as_split(split, f"dataset {self.name}: its {name} split") for name, split in self.splits.items()
+        }
         if inputs is None:
             columns = named(self.splits["train"].inputs, INPUT)
-            inputs = {name: describe_input(column) for name, column in columns.items()}
+            inputs = {name: describe_input(column) for name, column in columns.items() if hasattr(column, "dtype")}
         self.spec = DataSpec(dict(named(inputs, INPUT)), dict(named(target, TARGET)))
 
 
-def _as_split(split: Any) -> Split:
+def _as_split(split: Any, where: str) -> Split:
     """A split, or a torch Dataset as one. Raises DataError for anything else."""
     if isinstance(split, Split):
         return split
-    if not (hasattr(split, "__getitem__") and hasattr(split, "__len__")) or isinstance(split, (tuple, list, dict)):
-        found = f"it is a {type(split).__name__}"
-        raise DataError(f"a split must be a Split(inputs, targets), or a torch Dataset with a length; {found}")
+    if isinstance(split, (tuple, list, dict)) or not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
+        wanted = "a trainkit.data.splits.Split, or a torch Dataset with a length"
+        raise DataError(f"{where} is {kind_of(split)}; it must be {wanted}")
     from trainkit.data.mapped import Mapped
 
     return Mapped(split)
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in words."""
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def describe_input(column: Column, **facts: Any) -> InputSpec:
@@ -84,6 +93,7 @@ def describe_input(column: Column, **facts: Any) -> InputSpec:
     return InputSpec(shape=shape, dtype=dtype, **{**known, **facts})
 
 
+@runtime_checkable
 class Source(Protocol):
     """A data set that is found but not read, so that its size can decide how to read it.
 
@@ -120,6 +130,8 @@ def hold_out(data: Data, split: str, fraction: float, seed: int) -> None:
         raise DataError(f"dataset {data.name}: {len(train)} samples are too few to hold out {fraction:g} as {split}")
     data.splits[split] = train.take(held)
     data.splits["train"] = train.take(kept)
+    if split == "test" and "val" in data.splits:  # made by hand, so that one more may not be meant
+        data.notes.append(f"it has a val split but no test: {fraction:g} of train is held out as test")
 
 
 def strata_of(split: Split, spec: DataSpec) -> Array | None:

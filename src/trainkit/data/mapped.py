@@ -70,6 +70,9 @@ class Mapped(Split):
         """What helps when reading takes long."""
         return f"workers={2 * self.workers or 1}, or less work in {type(self.dataset).__name__}.__getitem__"
 
+    def without_workers(self) -> Mapped:
+        return Mapped(self.dataset, self.rows, 0)
+
     def take(self, index: Array) -> Mapped:
         return Mapped(self.dataset, self.rows[index], self.workers)
 

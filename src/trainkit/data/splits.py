@@ -73,6 +73,11 @@ class Split:
         names = None if self.names is None else self.names[index]
         return Split(_taken(self.inputs, index), _taken(self.targets, index), moments, names)
 
+    def without_workers(self) -> Split:
+        """The same samples, read in this process: for a few of them workers would take longer to start."""
+        inputs = {name: getattr(c, "without_workers", lambda c=c: c)() for name, c in named(self.inputs, INPUT).items()}
+        return Split(inputs if isinstance(self.inputs, dict) else inputs[INPUT], self.targets, self.moments, self.names)
+
     def batches(self, indices: Sequence[Array], seed: int = 0, epoch: int = 0) -> Iterator[tuple[Arrays, Arrays]]:
         """Inputs and targets of the samples of each index array, in the order asked.
 

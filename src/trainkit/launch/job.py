@@ -23,8 +23,8 @@ Result = dict[str, Any]
 class Job:
     """All that a verb needs, in whichever process it runs.
 
-    is_new: its folder was made for it. command: what to type for it. overrides: what of that is config. name: before what is said when it fails. options:
-    arguments of the verb's function beyond config, folder and console.
+    command: what to type for it. overrides: what of that is config. name: before what is said when it fails. is_new:
+    its folder was made for it. options: arguments of the verb's function beyond config, folder and console.
     """
 
     verb: str

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import traceback
+from pathlib import Path
 
 from trainkit.config.frame import Config, Export, Frame, Train
 from trainkit.errors import (
@@ -25,7 +26,7 @@ log = logging.getLogger("trainkit")
 
 
 def refusal(error: Exception, config: Config) -> TrainkitError | None:
-    """What torch refuses, but has no class of its own for, as an error for the user; None for anything else."""
+    """What torch or a user's own part refuses, as an error for the user; None for anything else."""
     operation, found, _ = str(error).partition(" does not have a deterministic implementation")
     if found:
         return ConfigError(f"device.deterministic=true: {operation} has no deterministic implementation here")
@@ -33,10 +34,29 @@ def refusal(error: Exception, config: Config) -> TrainkitError | None:
         return ConfigError(
             "batch norm cannot train on one sample: raise batch_size, lower accumulate, or take another norm"
         )
-    if not is_out_of_memory(error):
+    if is_out_of_memory(error):
+        loading = isinstance(error, (ImportError, OSError))  # of a shared library: no batch is small enough
+        return out_of_memory(error) if loading else ResourceError(name_memory(error, config))
+    said = f"{first_line(error)}{_place(error)}"
+    if isinstance(error, IndexError) and "index out of range in self" in str(error):
+        return ConfigError(
+            f"model '{config.model.name}' asks an embedding for a row that it does not have; numbers of a table come "
+            f"standardized, so what is looked up must be whole numbers from 0 on, and the embedding have as many rows "
+            f"({said})"
+        )
+    whose = getattr(error, "__notes__", None)  # set where users' own parts are tried out
+    if whose is None:
         return None
-    loading = isinstance(error, (ImportError, OSError))  # of a shared library: no batch is small enough
-    return out_of_memory(error) if loading else ResourceError(name_memory(error, config))
+    log.error("%s", whose[0], exc_info=error)
+    return ConfigError(f"{whose[0]} failed with {said}")
+
+
+def _place(error: Exception) -> str:
+    """The line of the user's own code that an error came from, if it came from there."""
+    torchs = f"{os.sep}torch{os.sep}"
+    last = [frame for frame in traceback.extract_tb(error.__traceback__) if torchs not in frame.filename][-1]
+    ours = last.filename.startswith(str(Path(__file__).parents[1]))
+    return "" if ours else f" ({last.filename}:{last.lineno}: {last.line})"
 
 
 def name_memory(error: Exception, config: Config) -> str:

@@ -86,9 +86,6 @@ def _about_lr(config: Train, run: Run) -> list[str]:
 
 def _about_batches(config: Train, run: Run) -> list[str]:
     found = []
-    samples = run.train.num_samples
-    if config.batch_size > samples:
-        found.append(f"batch_size={config.batch_size} is larger than the train split ({samples}): a step is an epoch")
     if config.patience is not None and config.patience >= config.epochs:
         found.append(f"patience={config.patience} can never stop a run of {config.epochs} epochs")
     smallest = _smallest_part(config, run)

@@ -117,6 +117,10 @@ class Task:
         """How many numbers a model must give per sample."""
         raise NotImplementedError
 
+    def output_shape(self, target: TargetSpec) -> tuple[int, ...] | None:
+        """The shape of a model's outputs for one sample, where only one will do."""
+        return None
+
     def strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         """What each sample (N,) is counted as when a random share of each kind is held out; None: all are alike."""
         return None

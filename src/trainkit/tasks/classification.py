@@ -40,6 +40,9 @@ class Classification(Task):
             row = int(wrong.argmax())
             raise DataError(f"{where}: the label in row {row} is {targets[row]}, outside 0..{num_classes - 1}")
 
+    def output_shape(self, target: TargetSpec) -> tuple[int, ...] | None:
+        return (self.num_outputs(target),)
+
     def num_outputs(self, target: TargetSpec) -> int:
         return len(target.classes or [])
 

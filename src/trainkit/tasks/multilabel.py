@@ -33,6 +33,9 @@ class Multilabel(Task):
             found = targets[row].tolist()
             raise DataError(f"{where}: multilabel targets must hold only 0 and 1; row {row} is {found}")
 
+    def output_shape(self, target: TargetSpec) -> tuple[int, ...] | None:
+        return (self.num_outputs(target),)
+
     def num_outputs(self, target: TargetSpec) -> int:
         return len(target.classes or [])
 

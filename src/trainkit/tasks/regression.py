@@ -23,6 +23,9 @@ class Regression(Task):
     def check(self, targets: NDArray[Any], target: TargetSpec, where: str) -> None:
         check_rows(targets, target.width, self.name, where, ("float32", "float64"))
 
+    def output_shape(self, target: TargetSpec) -> tuple[int, ...] | None:
+        return (self.num_outputs(target),)
+
     def num_outputs(self, target: TargetSpec) -> int:
         return target.width
 

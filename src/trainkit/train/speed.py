@@ -110,12 +110,12 @@ def recomputing(model: nn.Module) -> Forward:
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:
-    return contextlib.nullcontext(), _untracked(block)
+    return contextlib.nullcontext(), untracked(block)
 
 
 @contextlib.contextmanager
-def _untracked(block: nn.Module) -> Iterator[None]:
-    # The second computation must not count the batch twice in the running statistics of batch norm: it updates copies.
+def untracked(block: nn.Module) -> Iterator[None]:
+    """Have a computation that does not count, as a second one of the same batch, update copies of the buffers."""
     tracked = [(module._buffers, dict(module._buffers)) for module in block.modules()]
     for buffers, originals in tracked:
         buffers.update({name: value.clone() for name, value in originals.items() if value is not None})

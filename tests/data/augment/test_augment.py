@@ -285,3 +285,9 @@ def test_presets_are_valid(file: Path) -> None:
         augment = component.build((3, 32, 32), 4, **node)
         inputs, _ = augment(torch.from_numpy(images), torch.tensor([0, 1]), torch.Tensor.float, draw(2))
         assert inputs.shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_a_preset_of_mixing_does_nothing_else(name: str) -> None:
+    option = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    assert option == {"name": "image", name: 1.0}

@@ -108,6 +108,24 @@ def test_task_is_read_from_the_targets(
     assert (data.target_mean is not None) == (task == "regression")
 
 
+@pytest.mark.parametrize(
+    ("y", "values"),
+    [
+        (LABELS.astype(np.float32), 3),
+        (np.where(LABELS == 0, -1.0, 1.0)[:, None], 2),
+        (np.arange(30) % 16 / 2, None),
+        (np.full(30, 2.5), None),
+        (np.repeat(LABELS[:, None], 2, axis=1) / 2, None),
+    ],
+)
+def test_classes_that_may_be_meant_by_a_few_floats_are_noted(file: Path, y: Any, values: int | None) -> None:
+    data = whole(file, x=X, y=y)
+    assert data.task == "regression"
+    said = f"{file}: y has {values} different values and is read as regression; save classes as integers"
+    assert data.notes == ([] if values is None else [said])
+    assert load(file, {"task": "regression"}, x=X, y=y).notes == []
+
+
 def test_a_task_can_be_chosen(file: Path) -> None:
     data = load(file, {"task": "regression"}, x=X, y=LABELS)
     assert data.task == "regression" and data.target_mean is not None and data.target_std is not None

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _CHANNELS = (1, 3, 4)
 Task = Literal["classification", "soft", "multilabel", "regression"]
+_FEW = 10  # different values, above which a target of floats is taken for a quantity without a word
 
 
 @register("dataset")
@@ -53,6 +54,8 @@ def npz(
     pairs, notes = _pairs(file, arrays)
     train_targets = pairs["train"][1]
     chosen: Task = _task_of(train_targets) if task == "auto" else task
+    if task == "auto" and chosen == "regression" and (values := _few_values(train_targets)):
+        notes.append(f"{file}: y has {values} different values and is read as regression; save classes as integers")
     if chosen == "regression" and classes is not None:
         raise DataError(
             f"{file}: y is read as regression, which has no classes; set dataset.task or drop dataset.classes"
@@ -114,6 +117,14 @@ def _task_of(targets: Array) -> Task:
         return "multilabel"
     shares = targets.ndim == 2 and not column and targets.dtype.kind == "f" and (targets >= 0).all()
     return "soft" if shares and np.allclose(targets.sum(axis=1), 1, atol=1e-3) else "regression"
+
+
+def _few_values(targets: Array) -> int:
+    """How many different values one regression target has, where they are so few that they may be classes; else 0."""
+    if targets.size != len(targets) or targets.dtype.kind != "f" or len(np.unique(targets[:1000])) > _FEW:
+        return 0
+    found = len(np.unique(targets))
+    return found if 1 < found <= min(_FEW, len(targets) // 2) else 0
 
 
 def _class_names(file: Path, targets: Array, task: Task, classes: list[str] | None) -> list[str] | None:

@@ -99,6 +99,10 @@ class Files:
         self.shape = (len(paths), *stream.shape)
         self.size = self.nbytes = math.prod(self.shape)
 
+    def without_workers(self) -> Files:
+        """The same files, decoded in this process."""
+        return Files(self.paths, Stream(self.stream.shape, self.stream.mode, 0))
+
     @property
     def hint(self) -> str:
         """What helps when decoding takes long."""
