@@ -69,7 +69,7 @@ def run(verb: str, target: str, argv: Sequence[str]) -> int:
     confs = folders.user_confs(flags.config_dir)
     folders.install(confs)
     problems: list[str] = []
-    overrides, plugins = prepare(flags.overrides, problems)
+    overrides, plugins = prepare(flags.overrides, problems, verb)
     registry.import_plugins(plugins)
     if flags.help:
         from trainkit.app.help import show_help
