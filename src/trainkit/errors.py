@@ -13,7 +13,6 @@ A message says what, where and what to do, in one line. Only `cli.py` prints the
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -67,6 +66,7 @@ class Interrupted(TrainkitError):
         self.exit_code = 128 + signum
 
 
+_MANY = 20  # names that nobody reads through
 _NO_MEMORY = re.compile(r"can(?:'t|not) allocate memory|failed to map segment", re.IGNORECASE)
 
 
@@ -89,16 +89,48 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+def near(word: str, known: Iterable[str]) -> list[str]:
+    """The known names that `word` may be a slip of, all equally likely.
+
+    A third of the letters may be wrong, one at least; one may also be the beginning of the other, or a part of it.
+    """
+    found: dict[str, int] = {}
+    for name in dict.fromkeys(known):
+        said, meant = (text.strip("-").lower().replace("-", "_") for text in (word, name))
+        begins = (len(said) >= 3 and meant.startswith(said)) or (len(meant) >= 4 and said.startswith(meant))
+        part = begins or (len(said) >= 4 and said in meant.split("_"))
+        cost = 1 if part and said != meant else _edits(said, meant)
+        if cost <= max(1, max(len(said), len(meant)) // 3):
+            found[name] = cost
+    return [name for name, cost in found.items() if cost == min(found.values())]
+
+
+def _edits(said: str, meant: str) -> int:
+    """Letters left out, put in, exchanged or changed; another first letter or digit counts twice: `rnn` is no `cnn`."""
+    rows = [list(range(len(meant) + 1))]
+    for i, a in enumerate(said):
+        row = [i + 1]
+        for j, b in enumerate(meant):
+            change = 0 if a == b else 2 if i == j == 0 or (a.isdigit() and b.isdigit()) else 1
+            best = min(rows[i][j] + change, rows[i][j + 1] + 1, row[j] + 1)
+            if i and j and a == meant[j - 1] and b == said[i - 1]:
+                best = min(best, rows[i - 1][j - 1] + 1)
+            row.append(best)
+        rows.append(row)
+    return rows[-1][-1]
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name most like `word`, or None when nothing is close."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    return next(iter(near(word, known)), None)
 
 
 def unknown(what: str, word: str, known: Iterable[str], prefix: str = "") -> str:
-    """One line for a wrong name: the nearest one, and what may be chosen. `prefix` stands before every name."""
+    """One line for a wrong name: the nearest ones, and what may be chosen. `prefix` stands before every name."""
     names = list(known)
-    close = nearest(word, names)
-    hint = f" (did you mean {prefix}{close}?)" if close else ""
+    close = [f"{prefix}{name}" for name in near(word, names)[:3]]
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     choices = f"choose from: {', '.join(names)}" if names else "it has none"
+    if len(names) > _MANY:
+        choices = f"--help lists all {len(names)}"
     return f"{what} '{prefix}{word}' is not known{hint}; {choices}"

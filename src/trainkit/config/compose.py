@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from trainkit import registry
-from trainkit.config import folders, trust
+from trainkit.config import folders, guess, trust
 from trainkit.config.check import check
 from trainkit.config.folders import packaged_conf
 from trainkit.config.frame import Config, Eval, Export, Predict, Train, groups
+from trainkit.config.origin import in_files, origins
 from trainkit.config.stored import OPTION
 from trainkit.errors import ConfigError, unknown
 from trainkit.schema import schema_of
@@ -143,14 +144,36 @@ def expand(parsed: dict[str, Override]) -> list[list[str]]:
 
 def compose_checked(config_name: str, frame: type[Config], overrides: list[str]) -> tuple[Config | None, list[str]]:
     """Compose and check one job's config: (config, problems)."""
-    values, problems = compose_values(config_name, frame, overrides)
-    return (None if values is None else check(values, frame, problems)), problems
+    values, problems, kept = _composed(config_name, frame, overrides)
+    if values is None:
+        return None, problems
+    faults: list[str] = []
+    config = check(values, frame, faults)
+    return config, problems + [_located(fault, kept, config_name, values) for fault in faults]
+
+
+def _located(fault: str, overrides: list[str], config_name: str, values: dict[str, Any]) -> str:
+    """The fault of a value with the file and line that set it, where a file of the user's did."""
+    match = re.match(r"(?:\S+: )?key '([\w.]+)' is not known|([\w.]+?)(?:\.name)?(?:\[\d+\])*:", fault)
+    key = (match[1] or match[2]) if match else ""
+    while key and not (places := [place for place in origins(key, overrides, config_name, values) if not place.hidden]):
+        key = key.rpartition(".")[0]  # a mapping as a whole
+    last = places[-1] if key else None
+    return f"{last.where}: {fault}" if last is not None and last.is_own else fault
 
 
 def compose_values(
     config_name: str, frame: type[Config], overrides: list[str]
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Compose one job's config, its values not checked yet: (values, problems).
+    """Compose one job's config, its values not checked yet: (values, problems)."""
+    values, problems, _ = _composed(config_name, frame, overrides)
+    return values, problems
+
+
+def _composed(
+    config_name: str, frame: type[Config], overrides: list[str]
+) -> tuple[dict[str, Any] | None, list[str], list[str]]:
+    """`compose_values`, and the overrides that composed.
 
     Hydra stops at the first fault; so the override at fault is taken out and the rest composed again until all
     faults are known.
@@ -165,22 +188,32 @@ def compose_values(
             values = OmegaConf.to_container(composed, resolve=True)
             break
         except RecursionError:
-            return None, [*problems, "the config refers to itself: an interpolation ${…} runs in a circle"]
+            return None, [*problems, "the config refers to itself: an interpolation ${…} runs in a circle"], []
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             line, key = explain(error)
-            problems.append(line)
+            chosen_in = _bundle_that_chooses(key, remaining) if isinstance(error, MissingConfigException) else ""
+            problems.append(chosen_in + line)
             # what belongs to a wrong option is left out with it: its keys would be judged by another schema
             kept = [text for text in remaining if not _sets(text, key)]
             if _runs_in_circle(error):  # every link of the circle would be reported as a fault of its own
                 kept = [text for text in kept if "${" not in text]
             if len(kept) == len(remaining):
-                return None, problems
+                return None, problems, []
             remaining = kept
     assert isinstance(values, dict)
     problems += trust.faults(hydra, overrides)
     if _container(values).get("plugins") and not any(_sets(text, "plugins") for text in overrides):
         problems.append("plugins in a config file are refused: they run code; give them as a word, plugins=[…]")
-    return _container(values), problems
+    return _container(values), problems, remaining
+
+
+def _bundle_that_chooses(group: str | None, overrides: list[str]) -> str:
+    """`FILE:LINE: ` of the user's bundle whose `defaults:` choose an option of the group; "" where none does."""
+    if group is None or any(_sets(text, group) for text in overrides):
+        return ""
+    bundles = [text.replace("=", "/", 1) for text in overrides if text.partition("=")[0] in folders.BUNDLES]
+    places = [place for path in bundles for place in in_files(path, group, True) if place.is_own and not place.hidden]
+    return f"{places[-1].where}: " if places else ""
 
 
 def _known(overrides: list[str], frame: type[Config], problems: list[str]) -> list[str]:
@@ -196,8 +229,11 @@ def _known(overrides: list[str], frame: type[Config], problems: list[str]) -> li
             continue
         options = folders.options(name, folders.TrainkitSearchPath.folders)
         if name not in keys and (name in registry.FAMILIES or not options):
-            problems.append(unknown("key", name, keys))
+            problems.append(guess.unknown_key(name, keys))
             kept = [other for other in kept if other != text]
+        elif name == "dataset" and value not in options and (meant := guess.data_set(value.strip("'\""))):
+            problems.append(f"{text}: {meant}")
+            kept = [other for other in kept if not _sets(other, name)]
         elif name in registry.FAMILIES and re.fullmatch(r"\w+", value) and value not in options:
             problems.append(unknown(f"{name}=…: option", value, options))
             kept = [other for other in kept if not _sets(other, name)]

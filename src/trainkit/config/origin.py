@@ -35,6 +35,11 @@ class Origin:
     hidden: bool = False
     doc: str = ""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether a file of the user's says it."""
+        return self.file is not None and not self.file.is_relative_to(folders.packaged_conf())
+
 
 def field_of(key: str, values: dict[str, Any]) -> Field | None:
     """The schema of a key (`optim.lr`, `device.cudnn.benchmark`, `epochs`) in a composed config; None without one."""
@@ -65,7 +70,7 @@ def origins(key: str, overrides: list[str], config_name: str, values: dict[str, 
         inside = key if not package else key.removeprefix(f"{package}.") if key.startswith(f"{package}.") else None
         if item.config_path is None or inside is None or item.config_path.split("/")[0] == "hydra":
             continue
-        chain += _in_files(item.config_path, inside, chosen)
+        chain += in_files(item.config_path, inside, chosen)
     given = OverridesParser.create().parse_overrides(overrides) if chosen else found.config_overrides
     return chain + [_said(override, key) for override in given if _concerns(override, key, chosen)]
 
@@ -76,12 +81,12 @@ def _in_code(key: str, values: dict[str, Any]) -> Iterator[Origin]:
         return
     group, _, argument = key.partition(".")
     name = values[group]["name"] if argument else ""
-    told = _in_files(f"{group}/{name}", argument, chosen=False) if argument else []  # a preset's file may leave it out
+    told = in_files(f"{group}/{name}", argument, chosen=False) if argument else []  # a preset's file may leave it out
     doc = next((origin.doc for origin in told if origin.doc), "")
     yield Origin(f"default of {group} {name}" if argument else "default of trainkit", plain(field.default), doc=doc)
 
 
-def _in_files(config_path: str, key: str, chosen: bool) -> list[Origin]:
+def in_files(config_path: str, key: str, chosen: bool) -> list[Origin]:
     """What the files of this name say: the first in the search path is read, the others are hidden by it."""
     packaged = folders.packaged_conf()
     places = [folder / f"{config_path}.yaml" for folder in [*folders.TrainkitSearchPath.folders, packaged]]

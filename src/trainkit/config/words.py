@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 
 from hydra.core.override_parser.types import Override
 
 from trainkit import registry
-from trainkit.config import folders
-from trainkit.config.compose import check_jobs, parse
+from trainkit.config import folders, guess
+from trainkit.config.compose import FRAMES, check_jobs, parse
 from trainkit.config.flags import FlagParser
 from trainkit.config.frame import Train
 from trainkit.errors import ConfigError
+from trainkit.schema import schema_of
 
 
 def common_flags(verb: str) -> FlagParser:
     """The flags of every verb that composes a config."""
-    parser = FlagParser(verb)
+    parser = FlagParser(verb, functools.partial(guess.flag, _keys(verb)))
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("-cd", "--config-dir", "-cp", "--config-path", action="append", default=[])
@@ -25,10 +27,17 @@ def common_flags(verb: str) -> FlagParser:
     return parser
 
 
-def prepare(overrides: list[str], problems: list[str]) -> tuple[list[str], list[str]]:
+def _keys(verb: str) -> list[str]:
+    return list(schema_of(FRAMES.get(verb, Train)))  # plan, check and explain take the words of train
+
+
+def prepare(overrides: list[str], problems: list[str], verb: str = "train") -> tuple[list[str], list[str]]:
     """Overrides as Hydra can read them, with `device=cuda:1` spelt out, and the plugins they name."""
     spelt: list[str] = []
     for text in overrides:
+        if not re.match(r"[^=]+=|~\w", text) and (meant := guess.word(_keys(verb), text)):
+            problems.append(meant)
+            continue
         match = re.fullmatch(r"device=cuda:(\d+)", text)
         spelt += ["device=cuda", f"device.index={match.group(1)}"] if match else [text]
     parsed = parse(spelt, problems)

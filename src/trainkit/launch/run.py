@@ -66,7 +66,7 @@ def run(verb: str, argv: Sequence[str]) -> int:
     confs = folders.user_confs(flags.config_dir)
     folders.install(confs)
     problems: list[str] = []
-    words, plugins = prepare(flags.overrides, problems)
+    words, plugins = prepare(flags.overrides, problems, verb)
     registry.import_plugins(plugins)
     if flags.help:
         from trainkit.launch.help import show_help
