@@ -41,7 +41,7 @@ def resident(data_dir: Path) -> tuple[float, Epoch]:
     from bench.contestants.trainkit import overrides
     from bench.steady import compose
     from trainkit import build
-    from trainkit.train.signals import Stop
+    from trainkit.training.signals import Stop
 
     begin = time.perf_counter()
     config = compose(overrides(WORK, 0, data_dir))

@@ -24,11 +24,11 @@ from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Train
 from trainkit.console.console import Console
 from trainkit.loggers.sinks import Files, Report
-from trainkit.train.signals import Stop
+from trainkit.training.signals import Stop
 
 if TYPE_CHECKING:
     from trainkit.tasks.meter import Metrics
-    from trainkit.train.run import Run
+    from trainkit.training.run import Run
 
 WORKS = {
     "mlp, short epochs": ["device=cpu", "device.threads=1", "epochs=30"],

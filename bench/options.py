@@ -88,7 +88,7 @@ def steps(words: list[str], samples: int | None = None) -> Reading:
     from trainkit import build, loop
     from trainkit.loggers.sinks import Files, Report
     from trainkit.planning.layers import measure_work
-    from trainkit.train.signals import Stop
+    from trainkit.training.signals import Stop
 
     config = compose(words)
     device = build.build_device(config)

@@ -22,7 +22,7 @@ from trainkit.config import folders
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Train
 from trainkit.loggers.sinks import Files, Report
-from trainkit.train.signals import Stop
+from trainkit.training.signals import Stop
 
 
 def compose(words: Sequence[str]) -> Train:

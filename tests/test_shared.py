@@ -14,7 +14,7 @@ from torch import nn
 import shared_models
 from trainkit.checkpoints import checkpoint
 from trainkit.errors import CheckpointError
-from trainkit.train.ema import Ema
+from trainkit.training.ema import Ema
 from writers import image, packed
 
 if TYPE_CHECKING:

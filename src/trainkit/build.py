@@ -34,12 +34,12 @@ from trainkit.runtime import Cudnn, environment
 from trainkit.schedules import Factor, extended, pure
 from trainkit.tasks.base import extra_sums, find_task, num_outputs, task_of
 from trainkit.tasks.meter import Meter
-from trainkit.train import speed
-from trainkit.train.ema import Ema
-from trainkit.train.guard import Guard
-from trainkit.train.probe import try_out
-from trainkit.train.run import LAST, Monitor, Run
-from trainkit.train.signals import Stop
+from trainkit.training import speed
+from trainkit.training.ema import Ema
+from trainkit.training.guard import Guard
+from trainkit.training.probe import try_out
+from trainkit.training.run import LAST, Monitor, Run
+from trainkit.training.signals import Stop
 
 KINDS: dict[str, tuple[Any, str]] = {  # what the builders of a group return; data sets are judged in `data/checks.py`
     "device": (torch.device, "a torch.device"),

@@ -27,14 +27,14 @@ from trainkit.errors import Interrupted, NumericsError
 from trainkit.loggers.facts import EpochFacts, StepFacts
 from trainkit.randomness import reseed
 from trainkit.tasks.meter import Meter, Metrics, Terms, sum_terms
-from trainkit.train.guard import is_finite
-from trainkit.train.run import LAST, Run, Step
+from trainkit.training.guard import is_finite
+from trainkit.training.run import LAST, Run, Step
 
 if TYPE_CHECKING:
     from trainkit.loggers.sinks import Report
     from trainkit.losses.base import Loss
-    from trainkit.train.signals import Stop
-    from trainkit.train.speed import Forward
+    from trainkit.training.signals import Stop
+    from trainkit.training.speed import Forward
 
 
 log = logging.getLogger("trainkit")

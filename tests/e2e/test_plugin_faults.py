@@ -15,7 +15,7 @@ import torch
 from trainkit import build, registry
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Choice, Train
-from trainkit.train.signals import Stop
+from trainkit.training.signals import Stop
 from writers import lay_out, npz, table
 
 if TYPE_CHECKING:

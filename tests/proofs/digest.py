@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trainkit.checkpoints import checkpoint, record
-from trainkit.runs.rundir import read_status
+from trainkit.run_folders.rundir import read_status
 
 TIMES = ("time", "at", "train_seconds", "data_wait")  # seconds, which no two runs share
 JUDGEMENTS = ("progress", "monitor", "metrics", "optim", "skipped", "scaler")

@@ -17,7 +17,7 @@ from nursery import SRC
 from scenes import BUSY, logged_step, only_run, resumed_at
 
 from trainkit.checkpoints import record
-from trainkit.runs.rundir import read_status
+from trainkit.run_folders.rundir import read_status
 
 EVERY = ("1steps", "3steps")  # checkpoint_every
 WORKERS = (0, 1, 2)

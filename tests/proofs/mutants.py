@@ -12,8 +12,8 @@ from trainkit import randomness, storage
 from trainkit.checkpoints import checkpoint, state
 from trainkit.data import loaders
 from trainkit.tasks.meter import Meter
-from trainkit.train.ema import Ema
-from trainkit.train.run import Run
+from trainkit.training.ema import Ema
+from trainkit.training.run import Run
 
 
 def optimizer() -> None:

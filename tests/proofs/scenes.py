@@ -16,7 +16,7 @@ from PIL import Image
 from trainkit.checkpoints import record
 from trainkit.checkpoints.state import LOGS
 from trainkit.data.datasets.tables import digits
-from trainkit.runs.rundir import read_status
+from trainkit.run_folders.rundir import read_status
 
 # Batch normalisation, dropout, augmentation, Adam, a moving average, a schedule, early stopping: from the third epoch
 # on the learning rate is far too high, so that nothing gets better, on any machine.

@@ -16,7 +16,7 @@ from trainkit.checkpoints import checkpoint, record
 from trainkit.checkpoints.state import LOGS
 from trainkit.cli import main
 from trainkit.errors import CheckpointError
-from trainkit.runs.rundir import read_status
+from trainkit.run_folders.rundir import read_status
 
 WORDS = [*BUSY, "batch_size=256", "epochs=6", "checkpoint_every=2steps", "keep_last=3"]
 

@@ -17,7 +17,7 @@ from scenes import BUSY, add_later_lines, copy_as_it_is, only_run, states_kept, 
 
 from trainkit.checkpoints import record
 from trainkit.cli import main
-from trainkit.runs.rundir import read_status
+from trainkit.run_folders.rundir import read_status
 
 if TYPE_CHECKING:
     from nursery import Nursery

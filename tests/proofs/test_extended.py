@@ -9,7 +9,7 @@ from digest import facts
 from scenes import BUSY
 
 from trainkit.cli import main
-from trainkit.runs.rundir import read_status
+from trainkit.run_folders.rundir import read_status
 
 CONSTANT = [word for word in BUSY if not word.startswith(("schedule", "patience"))] + ["batch_size=256"]
 LONG = [*CONSTANT, "schedule=cosine", "schedule.warmup=0.5"]

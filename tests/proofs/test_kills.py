@@ -16,7 +16,7 @@ from digest import facts
 from scenes import BUSY, logged_step, only_run, write_images
 
 import shared_models
-from trainkit.runs.rundir import read_status
+from trainkit.run_folders.rundir import read_status
 
 if TYPE_CHECKING:
     from nursery import Nursery

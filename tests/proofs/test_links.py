@@ -12,7 +12,7 @@ import pytest
 
 from trainkit import storage
 from trainkit.errors import ResourceError
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 
 if TYPE_CHECKING:
     from nursery import Nursery

@@ -19,7 +19,7 @@ from trainkit import registry
 from trainkit.checkpoints import checkpoint, record
 from trainkit.cli import main
 from trainkit.randomness import permutation
-from trainkit.runs.rundir import read_status
+from trainkit.run_folders.rundir import read_status
 
 ROWS, BATCH = 144, 16
 STEPS = ROWS // BATCH

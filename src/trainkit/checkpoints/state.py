@@ -28,8 +28,8 @@ from trainkit.data.dataset import Data
 from trainkit.errors import CheckpointError, NumericsError
 from trainkit.loop import refuse_bad_steps
 from trainkit.tasks.meter import Metrics
-from trainkit.train.guard import is_finite
-from trainkit.train.run import Run
+from trainkit.training.guard import is_finite
+from trainkit.training.run import Run
 
 LOGS = ("metrics.jsonl", "results.csv")  # cut back on resume to what the checkpoint knows of
 

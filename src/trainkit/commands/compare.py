@@ -13,10 +13,10 @@ from trainkit.commands.runs import shown
 from trainkit.config.flags import FlagParser
 from trainkit.console.columns import emit, lines_of, terminal_width, total_width
 from trainkit.errors import ConfigError
-from trainkit.runs.groups import Group, best, by_dataset, differences, group, headline, metric_names
-from trainkit.runs.select import select
-from trainkit.runs.significance import Comparison
-from trainkit.runs.significance import compare as judge
+from trainkit.run_folders.groups import Group, best, by_dataset, differences, group, headline, metric_names
+from trainkit.run_folders.select import select
+from trainkit.run_folders.significance import Comparison
+from trainkit.run_folders.significance import compare as judge
 from trainkit.statistics import LEVEL, Estimate
 from trainkit.text import say, to_json, visible
 

@@ -19,10 +19,10 @@ from trainkit.errors import ConfigError
 from trainkit.loggers.sinks import finite, scalars
 from trainkit.report.answers import Collector
 from trainkit.report.keepsakes import draw_plots, keep
-from trainkit.runs import rundir
-from trainkit.runs.rundir import RunDir
+from trainkit.run_folders import rundir
+from trainkit.run_folders.rundir import RunDir
 from trainkit.runtime import environment
-from trainkit.train.speed import mirrored
+from trainkit.training.speed import mirrored
 
 
 def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:

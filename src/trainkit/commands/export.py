@@ -17,7 +17,7 @@ from trainkit.data.spec import INPUT, TARGET, DataSpec, named
 from trainkit.errors import ConfigError, DataError, TrainkitError
 from trainkit.export import formats
 from trainkit.predict import inputs
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 from trainkit.tasks.base import num_outputs, task_of
 
 SUFFIXES = {".onnx": "onnx", ".pt2": "pt2", ".safetensors": "state_dict"}

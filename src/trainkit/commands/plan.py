@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trainkit.config.frame import Train
     from trainkit.data.batch import Batch
     from trainkit.data.dataset import Data
-    from trainkit.train.run import Run
+    from trainkit.training.run import Run
 
 HELP = """\
 usage: trainkit plan [group=option …] [key=value …] [flags]
@@ -123,7 +123,7 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
     from trainkit.planning.advice import advise
     from trainkit.planning.layers import measure_work
     from trainkit.planning.rehearsal import rehearse
-    from trainkit.train.signals import Stop
+    from trainkit.training.signals import Stop
 
     run = build.build_run(config, data, device, Stop())
     batch = next(run.train.epoch(0))
@@ -247,7 +247,7 @@ def try_lrs(config: Train, data: Data, device: torch.device, plot: Path | None) 
     from trainkit import build, registry
     from trainkit.planning import lr_range
     from trainkit.schema import REQUIRED
-    from trainkit.train.signals import Stop
+    from trainkit.training.signals import Stop
 
     field = registry.get("optim", config.optim.name).schema.get("lr")
     run = build.build_run(config, data, device, Stop())
@@ -267,7 +267,7 @@ def try_batches(config: Train, data: Data, device: torch.device, memory: int | N
     from trainkit import build
     from trainkit.planning.max_batch import Trial, find_max_batch
     from trainkit.planning.text import in_bytes
-    from trainkit.train.signals import Stop
+    from trainkit.training.signals import Stop
 
     def tell(trial: Trial) -> None:
         result = f"{in_bytes(trial.peak)}, {trial.seconds:.2f} s" if trial.peak and trial.seconds else "out of memory"

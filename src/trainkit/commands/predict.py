@@ -24,11 +24,11 @@ from trainkit.predict import inputs, rows
 from trainkit.predict.inputs import Batch
 from trainkit.predict.writers import FORMATS, Fields, Row, Stream
 from trainkit.randomness import reseed
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 from trainkit.tasks.base import task_of
 from trainkit.text import pass_on, say
-from trainkit.train.signals import Stop
-from trainkit.train.speed import mirrored
+from trainkit.training.signals import Stop
+from trainkit.training.speed import mirrored
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _SHOWN = 20  # failures that are told one by one

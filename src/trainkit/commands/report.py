@@ -14,7 +14,7 @@ from trainkit.console.columns import emit
 from trainkit.errors import ConfigError, nearest
 from trainkit.report.facts import Facts, is_run, read_facts
 from trainkit.report.page import GENERATOR
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 from trainkit.text import visible
 
 HELP = """\

@@ -15,7 +15,7 @@ from trainkit.config.changes import changes_bits, changes_meaning, differences
 from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.launch.job import Job, run_job
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 
 HELP = """\
 usage: trainkit reproduce RUN [key=value …] [--json]

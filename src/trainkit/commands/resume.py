@@ -23,8 +23,8 @@ from trainkit.config.trust import refuse_interpolations, refuse_targets
 from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError, TrainkitError
 from trainkit.launch.job import Job, run_job
-from trainkit.runs import rundir
-from trainkit.runs.records import parse_config
+from trainkit.run_folders import rundir
+from trainkit.run_folders.records import parse_config
 from trainkit.text import without_secrets
 
 RULES = ("hold", "stretch", "rewarm")

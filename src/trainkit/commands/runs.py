@@ -11,8 +11,8 @@ from typing import Any
 from trainkit.config.flags import FlagParser
 from trainkit.console.columns import cut, emit, lines_of, terminal_width, total_width
 from trainkit.errors import ConfigError
-from trainkit.runs import query
-from trainkit.runs.records import Record, find, short_id
+from trainkit.run_folders import query
+from trainkit.run_folders.records import Record, find, short_id
 from trainkit.text import say, to_json, visible
 
 HELP = """\

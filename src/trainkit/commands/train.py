@@ -26,14 +26,14 @@ from trainkit.loggers.facts import Plan
 from trainkit.loggers.sinks import Files, Report, finite, scalars
 from trainkit.report.answers import Collector
 from trainkit.report.keepsakes import draw_plots, keep
-from trainkit.runs import rundir
-from trainkit.runs.rundir import RunDir
+from trainkit.run_folders import rundir
+from trainkit.run_folders.rundir import RunDir
 from trainkit.runtime import environment
 from trainkit.tasks.meter import Metrics
-from trainkit.train import debug
-from trainkit.train.run import Run
-from trainkit.train.signals import Stop
-from trainkit.train.speed import mirrored
+from trainkit.training import debug
+from trainkit.training.run import Run
+from trainkit.training.signals import Stop
+from trainkit.training.speed import mirrored
 
 
 def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[str] = ()) -> dict[str, Any]:

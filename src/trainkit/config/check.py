@@ -24,7 +24,7 @@ def check(values: dict[str, Any], frame: type[AnyFrame], problems: list[str]) ->
     typed: dict[str, Any] = {}
     for name, field in schema.items():
         if name in chosen:
-            typed[name] = _check_component(name, values.get(name), problems)
+            typed[name] = check_component(name, values.get(name), problems)
         elif (value := values.get(name, field.default)) is REQUIRED or value == "???":
             problems.append(f"{name} is required ({describe(field.annotation)}): add {name}=…")
         else:
@@ -42,7 +42,8 @@ def missing_packages(loggers: list[str]) -> list[str]:
     return [f"report={name} needs the package {name}: pip install 'trainkit[{name}]'" for name in missing]
 
 
-def _check_component(group: str, node: Any, problems: list[str]) -> Choice | None:
+def check_component(group: str, node: Any, problems: list[str]) -> Choice | None:
+    """The component that a node of a config chooses, or None with lines in `problems`."""
     if not isinstance(node, dict) or node.get("name") in (None, "???"):
         problems.append(f"{group} has no `name:`; choose one with {group}=…: {', '.join(registry.names(group))}")
         return None

@@ -18,7 +18,7 @@ from trainkit.errors import ConfigError
 from trainkit.text import is_secret
 
 _LOGGING = (
-    "trainkit.runs.rundir.LogFile",
+    "trainkit.run_folders.rundir.LogFile",
     *("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter"),
 )
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")

@@ -14,7 +14,7 @@ from trainkit.console.console import Console
 from trainkit.errors import Interrupted, TrainkitError
 from trainkit.launch.outcome import break_off, refusal, report
 from trainkit.launch.verbs import VERBS
-from trainkit.runs.rundir import LogFile, RunDir
+from trainkit.run_folders.rundir import LogFile, RunDir
 
 Result = dict[str, Any]
 

@@ -19,7 +19,7 @@ from trainkit.errors import (
     is_out_of_memory,
     out_of_memory,
 )
-from trainkit.runs.rundir import RunDir
+from trainkit.run_folders.rundir import RunDir
 from trainkit.text import say, visible
 
 log = logging.getLogger("trainkit")

@@ -26,7 +26,7 @@ from trainkit.launch.job import Job, run_job
 from trainkit.launch.outcome import refusal
 from trainkit.launch.sweep import SweepJob, call_hydra, finished_before, run_sweep
 from trainkit.launch.verbs import VERBS
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 from trainkit.schema import schema_of
 from trainkit.text import pass_on, say
 
@@ -93,6 +93,18 @@ def run(verb: str, argv: Sequence[str]) -> int:
     finally:
         stored.withdraw()
     return run_job(job, Console(as_json=flags.json)).code
+
+
+def compose_job(verb: str, words: Sequence[str]) -> Job:
+    """The one job that these overrides ask for, with a folder made for it. Raises ConfigError with all faults."""
+    folders.install(folders.user_confs([]))
+    problems: list[str] = []
+    overrides, plugins = prepare(list(words), problems, verb)
+    registry.import_plugins(plugins)
+    (config,) = check_jobs(verb, overrides, False, problems)
+    assert isinstance(config, Frame)
+    folder, is_new = folder_of(verb, config, overrides)
+    return Job(verb, config, folder, ["trainkit", verb, *words], overrides, is_new=is_new)
 
 
 def folder_of(verb: str, config: Frame, overrides: Sequence[str]) -> tuple[Path, bool]:

@@ -25,9 +25,9 @@ from trainkit.console.console import Console
 from trainkit.errors import ConfigError
 from trainkit.launch.job import Job, run_job, was_interrupted
 from trainkit.launch.outcome import report
-from trainkit.runs import rundir
-from trainkit.runs.records import parse_config
-from trainkit.runs.rundir import RunDir
+from trainkit.run_folders import rundir
+from trainkit.run_folders.records import parse_config
+from trainkit.run_folders.rundir import RunDir
 from trainkit.text import say, without_secrets
 
 COMMAND = "command.txt"  # in the folder of a sweep: what started it

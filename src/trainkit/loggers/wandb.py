@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trainkit import storage
 from trainkit.loggers.facts import EpochFacts, Plan, StepFacts
 from trainkit.loggers.sinks import scalars
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 
 if TYPE_CHECKING:
     import wandb

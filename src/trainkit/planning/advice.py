@@ -13,7 +13,7 @@ from trainkit.data.splits import in_memory
 from trainkit.losses.choose import AUTO
 from trainkit.planning.rehearsal import Rehearsal
 from trainkit.tasks.base import task_of
-from trainkit.train.run import Run
+from trainkit.training.run import Run
 
 # Peak learning rates outside of these are rare in published recipes for training from scratch.
 USUAL_LR = {

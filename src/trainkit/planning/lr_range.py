@@ -16,7 +16,7 @@ from trainkit import loop
 from trainkit.errors import ConfigError, ResourceError
 from trainkit.planning.rehearsal import tolerate_bad_steps
 from trainkit.tasks.meter import sum_terms
-from trainkit.train.run import Run
+from trainkit.training.run import Run
 
 STEPS = 300
 BELOW, ABOVE = 1e-4, 1e3  # the first and the last lr of the sweep, as factors on the one it is about

@@ -18,7 +18,7 @@ from trainkit.errors import ResourceError
 from trainkit.machine import free_host_memory
 from trainkit.planning.memory import peak_of, process_bytes
 from trainkit.planning.rehearsal import tolerate_bad_steps
-from trainkit.train.run import Run
+from trainkit.training.run import Run
 
 SAFE = 0.8  # share of the CPU's free memory that is used at most
 FINE = 16  # the result is exact to one part in so many

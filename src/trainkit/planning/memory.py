@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from trainkit.checkpoints.checkpoint import optimizer_state
 from trainkit.data.batch import Batch
-from trainkit.train.run import Run
-from trainkit.train.speed import Forward
+from trainkit.training.run import Run
+from trainkit.training.speed import Forward
 
 
 def tensor_bytes(tensors: Iterator[torch.Tensor]) -> int:

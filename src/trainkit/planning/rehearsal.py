@@ -11,8 +11,8 @@ import torch
 
 from trainkit import loop
 from trainkit.tasks.meter import sum_terms
-from trainkit.train.run import Run
-from trainkit.train.speed import GraphedStep
+from trainkit.training.run import Run
+from trainkit.training.speed import GraphedStep
 
 ENOUGH_SECONDS, ENOUGH_STEPS = 2.0, 50  # timing ends with the first of these, but not before
 LEAST_STEPS = 3

@@ -15,7 +15,7 @@ from trainkit.plots.markup import clean
 from trainkit.report.facts import Facts, number
 from trainkit.report.panels import log_axis, series, whole_epochs
 from trainkit.report.settings import UNKNOWN, differences, word
-from trainkit.runs.records import short_id
+from trainkit.run_folders.records import short_id
 from trainkit.statistics import better
 
 if TYPE_CHECKING:

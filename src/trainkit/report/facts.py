@@ -20,8 +20,8 @@ from trainkit.errors import CheckpointError
 from trainkit.report import answers, pictures
 from trainkit.report.analysis import MOST_CLASSES, as_confusion, count_confusion
 from trainkit.report.answers import Predictions
-from trainkit.runs import rundir
-from trainkit.runs.records import mapping, parse_config
+from trainkit.run_folders import rundir
+from trainkit.run_folders.records import mapping, parse_config
 
 Row = dict[str, Any]
 Value = TypeVar("Value")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trainkit.errors import Interrupted, TrainkitError
 from trainkit.report import answers, pictures
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 
 if TYPE_CHECKING:
     from trainkit.data.dataset import Data

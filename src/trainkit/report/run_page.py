@@ -20,7 +20,7 @@ from trainkit.report.panels import panels
 from trainkit.report.pictures import COUNT
 from trainkit.report.settings import UNKNOWN, config_rows, rows_of, word
 from trainkit.report.verdict import label, shown, verdict
-from trainkit.runs.records import mapping
+from trainkit.run_folders.records import mapping
 
 MANY = 40  # classes in the table of classes, the worst ones, before the rest is folded away
 

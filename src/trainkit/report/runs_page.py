@@ -12,7 +12,7 @@ from trainkit.report.facts import Facts, number
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
 from trainkit.report.settings import differences, word
 from trainkit.report.verdict import Verdict, judge_fit, label, shown
-from trainkit.runs.records import short_id
+from trainkit.run_folders.records import short_id
 
 COLUMNS = 40  # keys in the table of differences
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit import storage
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 from trainkit.text import cell, say_json, visible
 
 if TYPE_CHECKING:

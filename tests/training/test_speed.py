@@ -19,8 +19,8 @@ from trainkit.config.folders import install
 from trainkit.config.frame import Train
 from trainkit.losses import cross_entropy
 from trainkit.models._blocks import GlobalMax
-from trainkit.train.signals import Stop
-from trainkit.train.speed import prepare
+from trainkit.training.signals import Stop
+from trainkit.training.speed import prepare
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -15,10 +15,10 @@ from trainkit.data.loaders import Loader
 from trainkit.losses.base import Loss
 from trainkit.tasks.base import Metric
 from trainkit.tasks.meter import Meter, Terms
-from trainkit.train.ema import Ema
-from trainkit.train.guard import Guard
-from trainkit.train.signals import Stop
-from trainkit.train.speed import Forward
+from trainkit.training.ema import Ema
+from trainkit.training.guard import Guard
+from trainkit.training.signals import Stop
+from trainkit.training.speed import Forward
 
 LAST = "last"  # the monitor that takes every epoch for the best so far
 Step = tuple[Terms, torch.Tensor]  # the mean loss of a batch (0-dim), or its terms, and its outputs (N, …)

@@ -15,7 +15,7 @@ from typing import Any
 from trainkit import storage
 from trainkit.config.changes import flat
 from trainkit.errors import ConfigError
-from trainkit.runs import rundir
+from trainkit.run_folders import rundir
 
 STAMPED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_(?P<label>.+))?_(?P<uid>[0-9a-f]{6})")
 

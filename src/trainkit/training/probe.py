@@ -18,8 +18,8 @@ from trainkit.data.spec import DataSpec
 from trainkit.errors import ConfigError, TrainkitError
 from trainkit.tasks.base import task_of
 from trainkit.tasks.meter import sum_terms
-from trainkit.train.run import Run
-from trainkit.train.speed import Forward, untracked
+from trainkit.training.run import Run
+from trainkit.training.speed import Forward, untracked
 
 FEW = 2  # samples: enough to see a kind, and for batch norm
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainkit.errors import ConfigError, nearest
-from trainkit.runs.records import Record, short_id
+from trainkit.run_folders.records import Record, short_id
 
 # The longer ones first: `>=` is not `>` and a value that begins with `=`.
 OPERATORS = {

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainkit.runs.groups import Group, best
-from trainkit.runs.records import Record
+from trainkit.run_folders.groups import Group, best
+from trainkit.run_folders.records import Record
 from trainkit.statistics import LEVEL, Difference, bootstrap_rmse, holm, mcnemar, welch
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from trainkit.runs.records import Record, read_config
+from trainkit.run_folders.records import Record, read_config
 from trainkit.statistics import Estimate, better, estimate
 
 # What does not make a run another experiment: the seed is what a group has several of, and where the folder lies.

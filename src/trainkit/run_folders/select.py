@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainkit.errors import ConfigError, nearest
-from trainkit.runs.records import STAMPED, Record, find, short_id
+from trainkit.run_folders.records import STAMPED, Record, find, short_id
 
 
 def select(words: Sequence[str], root: Path) -> list[Record]:

@@ -25,7 +25,7 @@ from trainkit.loggers.facts import StepFacts
 from trainkit.loggers.sinks import Report
 from trainkit.loop import Done, refuse_bad_steps, steps
 from trainkit.tasks.meter import sum_terms
-from trainkit.train.run import Run
+from trainkit.training.run import Run
 
 log = logging.getLogger("trainkit")
 NEAR_ZERO = 0.01  # a mean loss that a model has only when it knows the batch by heart

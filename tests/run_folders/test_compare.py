@@ -16,7 +16,7 @@ from scipy import stats
 
 from conftest import clean_environment
 from trainkit.console.columns import width_of
-from trainkit.runs.groups import letters
+from trainkit.run_folders.groups import letters
 
 pytest_plugins = ["made_runs"]
 
