@@ -163,7 +163,7 @@ ASKED = [
     ("other-task", "ckpt=run dataset=diabetes", 4, r"dataset diabetes has task regression, but"),
     ("no-such-split", "ckpt=run split=tset", 2, r"split: .*'?tset"),
     ("split-not-there", "ckpt=run split=val val_fraction=0", 2, r"split=val: dataset digits has only .*: train, test$"),
-    ("wrong-loss", "ckpt=run loss=mse", 2, r"loss 'mse' serves regression"),
+    ("wrong-loss", "ckpt=run loss=mse", 2, r"loss 'mse' cannot train dataset"),
     ("wrong-key", "ckpt=run spilt=val", 2, r"key 'spilt' is not known \(did you mean split\?\)"),
     ("training-key", "ckpt=run epochs=3", 2, r"key 'epochs' is not known"),
     ("wrong-argument", "ckpt=run model.hiden=[8]", 2, r"key 'model.hiden' is not known \(did you mean model.hidden"),

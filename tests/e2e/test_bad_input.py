@@ -525,13 +525,13 @@ FIT = [
         "x-loss-regression",
         f"train {FAST} loss=mse",
         2,
-        r"loss 'mse' serves regression, but .*choose from: auto, cross_ent",
+        r"loss 'mse' cannot train dataset 'digits', which is classification; choose from: auto, cross_ent",
     ),
     Row(
         "x-loss-classes",
         f"train {FAST} dataset=diabetes loss=cross_entropy",
         2,
-        r"serves classification.*: auto, huber, l1, mse$",
+        r"cannot train dataset .*: auto, huber, l1, mse$",
     ),
     Row("x-loss-weights", f"train {FAST} loss=cross_entropy loss.weight=[1,2]", 2, r"loss.weight: "),
     Row(
