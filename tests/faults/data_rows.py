@@ -114,7 +114,10 @@ ROWS = [
     Fault(
         29,
         "no network for a download",
-        proof=("tests/e2e/test_bad_input.py::test_r29_no_network", "tests/data/datasets/test_datasets.py::test_download"),
+        proof=(
+            "tests/e2e/test_bad_input.py::test_r29_no_network",
+            "tests/data/datasets/test_datasets.py::test_download",
+        ),
     ),
     Fault(30, "an archive that writes elsewhere", proof=("tests/data/datasets/test_datasets.py::test_cifar_archive",)),
     Fault(  # a table is an .npz file

@@ -21,7 +21,11 @@ ROWS = [
         proof=(f"{KILLS}::test_a_signal_that_the_parent_ignores_stays_ignored",),
     ),
     Fault(72, "stopped and continued", proof=(f"{HERE}::test_stopped_and_continued",)),
-    Fault(73, "workers of a killed run", proof=("tests/data/images/test_decoders.py::test_no_worker_outlives_a_killed_run",)),
+    Fault(
+        73,
+        "workers of a killed run",
+        proof=("tests/data/images/test_decoders.py::test_no_worker_outlives_a_killed_run",),
+    ),
     Fault(74, "the reader of the output has gone", proof=(f"{HERE}::test_the_reader_has_gone",)),
     Fault(75, "the output goes to a full disk", proof=(f"{HERE}::test_a_full_disk_behind_the_output",)),
     Fault(76, "standard streams closed", proof=(f"{HERE}::test_closed_streams",)),

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainkit.tasks.meters import Meter
 
 from trainkit import randomness, storage
 from trainkit.checkpoints import checkpoint, state
-from trainkit.data import loaders
-from trainkit.loop import Run
+from trainkit.data import loaders, samplers
+from trainkit.tasks.meter import Meter
 from trainkit.train.ema import Ema
+from trainkit.train.run import Run
 
 
 def optimizer() -> None:
@@ -57,7 +57,7 @@ def best() -> None:
 
 def order() -> None:
     """The order of the samples is that of the next epoch."""
-    loaders.permutation = lambda count, seed, epoch: randomness.permutation(count, seed, epoch + 1)
+    samplers.permutation = lambda count, seed, epoch: randomness.permutation(count, seed, epoch + 1)
 
 
 def augmentation() -> None:
