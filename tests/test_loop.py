@@ -14,7 +14,7 @@ import torch
 from trainkit import registry
 from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
-from trainkit.loop import Monitor
+from trainkit.train.run import Monitor
 
 QUICK = ["device=cpu", "device.threads=1", "epochs=2"]
 

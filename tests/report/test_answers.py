@@ -181,7 +181,8 @@ def test_a_full_disk_costs_the_keepsakes_and_not_the_run(trainkit_here: CommandH
     ("change", "reason"),
     [
         ({"targets": None}, "no targets"),
-        ({"task": np.asarray("clustering")}, "task"),
+        ({"task": np.asarray("")}, "task"),
+        ({"task": np.asarray("clustering")}, "do not fit"),  # of a plug-in, and with labels for outputs
         ({"predicted": np.zeros(3, np.int64)}, "length"),
         ({"predicted": np.full(4, 7)}, "classes that do not exist"),
         ({"outputs": np.zeros((4, 5), np.float32)}, "do not fit"),

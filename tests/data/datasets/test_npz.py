@@ -93,6 +93,8 @@ SOFT = np.full((30, 4), 0.25, np.float32)
         (RNG.normal(size=30), "regression", (30, 1), None),
         (np.ones((30, 1)), "regression", (30, 1), None),
         (RNG.integers(0, 9, (30, 2)), "regression", (30, 2), None),
+        (RNG.normal(size=30).astype(np.float32), "regression", (30, 1), None),
+        (RNG.normal(size=30).astype(np.float16), "regression", (30, 1), None),
     ],
 )
 def test_task_is_read_from_the_targets(
@@ -102,7 +104,8 @@ def test_task_is_read_from_the_targets(
     targets = data.splits["train"].targets
     target = data.spec.target
     assert (target.task, targets.shape) == (task, shape)
-    assert targets.dtype == (np.int64 if task == "classification" else np.float32)
+    rounds = task == "regression" and y.dtype in (np.float64, np.int64)  # as float32 some of their numbers would
+    assert targets.dtype == (np.int64 if task == "classification" else np.float64 if rounds else np.float32)
     assert (target.classes and len(target.classes)) == classes
     assert (target.mean is not None) == target.standardize == (task == "regression")
 

@@ -222,7 +222,7 @@ def test_two_runs_build_at_once(photos: Path, cache: Path) -> None:
 
 
 def test_a_run_killed_while_building_leaves_nothing_that_stays(photos: Path, cache: Path) -> None:
-    slow = "import time\nfrom trainkit.data import decode\n_sum = decode._sum\n"
+    slow = "import time\nfrom trainkit.data.images import decode\n_sum = decode._sum\n"
     slow += "decode._sum = lambda *rows: (time.sleep(0.1), _sum(*rows))\n"
     run = start(photos, before=slow)
     deadline = time.monotonic() + 30
