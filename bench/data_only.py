@@ -37,7 +37,7 @@ Epoch = Callable[[int], Iterable[Any]]
 
 
 def resident(data_dir: Path) -> tuple[float, Epoch]:
-    """trainkit's loader over the decoded images, as `trainkit train` builds it: (seconds, epoch number -> batches)."""
+    """trainkit's loader over the decoded images, as `trainkit train` builds it: (seconds, epoch number -> inputs of its batches)."""
     from bench.contestants.trainkit import overrides
     from bench.steady import compose
     from trainkit import build
@@ -47,11 +47,11 @@ def resident(data_dir: Path) -> tuple[float, Epoch]:
     config = compose(overrides(WORK, 0, data_dir))
     device = build.build_device(config)
     run = build.build_run(config, build.build_data(config, device), device, Stop())
-    return time.perf_counter() - begin, lambda epoch: run.train.epoch(epoch)
+    return time.perf_counter() - begin, lambda epoch: (batch.inputs for batch in run.train.epoch(epoch))
 
 
 def tutorial(data_dir: Path, num_workers: int) -> tuple[float, Epoch]:
-    """A DataLoader over image files: (seconds, epoch number -> batches)."""
+    """A DataLoader over image files: (seconds, epoch number -> inputs of its batches)."""
     from torch.utils.data import DataLoader
 
     from bench.tutorial_data import datasets
@@ -59,7 +59,7 @@ def tutorial(data_dir: Path, num_workers: int) -> tuple[float, Epoch]:
     begin = time.perf_counter()
     train, _ = datasets(WORK, data_dir)
     loader = DataLoader(train, batch_size=WORK.batch_size, shuffle=True, num_workers=num_workers)
-    return time.perf_counter() - begin, lambda epoch: loader
+    return time.perf_counter() - begin, lambda epoch: (inputs for inputs, _ in loader)
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def main() -> None:
     rates = []
     for number in range(2):
         begin, count = time.perf_counter(), 0
-        for inputs, _ in epoch(number):
+        for inputs in epoch(number):
             count += len(inputs)
         float(inputs.sum())  # waits for a GPU
         rates.append(count / (time.perf_counter() - begin))

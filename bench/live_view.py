@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit import build, loop
+from trainkit.commands.train import plan_of
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Train
@@ -29,6 +30,7 @@ from trainkit.training.signals import Stop
 if TYPE_CHECKING:
     from trainkit.tasks.meter import Metrics
     from trainkit.training.run import Run
+    from trainkit.loggers.facts import EpochFacts, Read, StepFacts
 
 WORKS = {
     "mlp, short epochs": ["device=cpu", "device.threads=1", "epochs=30"],
@@ -41,19 +43,19 @@ class Clocked(Console):
 
     seconds = 0.0
 
-    def step(self, run: Run, loss: float) -> None:
+    def step(self, facts: StepFacts) -> None:
         begin = time.perf_counter()
-        super().step(run, loss)
+        super().step(facts)
         self.seconds += time.perf_counter() - begin
 
-    def tick(self, run: Run) -> None:
+    def tick(self, step: int, read: Read | None) -> None:
         begin = time.perf_counter()
-        super().tick(run)
+        super().tick(step, read)
         self.seconds += time.perf_counter() - begin
 
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None, is_best: bool) -> None:
+    def epoch(self, facts: EpochFacts) -> None:
         begin = time.perf_counter()
-        super().epoch(run, train, val, is_best)
+        super().epoch(facts)
         self.seconds += time.perf_counter() - begin
 
 
@@ -69,7 +71,7 @@ def train(words: list[str], live: bool) -> tuple[float, float]:
         checkpoints = build.build_checkpoints(config, data, device, folder)
         console = Clocked(live=live)
         report = Report([console, Files(folder)])
-        report.begin(run)
+        report.begin(plan_of(run))
         begin = time.perf_counter()
         loop.fit(run, report, checkpoints)
         seconds = time.perf_counter() - begin

@@ -105,8 +105,8 @@ def steps(words: list[str], samples: int | None = None) -> Reading:
             training.epoch, training.sums = training.epoch + 1, None
 
         seconds = fastest(epoch, device.type)
-    inputs, targets = next(iter(training.train.epoch(0)))
-    work = measure_work(training.model, training.loss_fn, inputs[:2], targets[:2])
+    batch = next(iter(training.train.epoch(0)))
+    work = measure_work(training.model, training.loss_fn, batch.first(2))
     rate = training.train.num_samples / seconds
     return {
         "step_ms": 1000 * seconds / training.train.steps_per_epoch,

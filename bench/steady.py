@@ -23,6 +23,8 @@ from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Train
 from trainkit.loggers.sinks import Files, Report
 from trainkit.training.signals import Stop
+from trainkit.train.run import Run
+from trainkit.train.signals import Stop
 
 
 def compose(words: Sequence[str]) -> Train:
@@ -33,7 +35,7 @@ def compose(words: Sequence[str]) -> Train:
     return config
 
 
-def build_both(work: Work, data_dir: Path, folder: Path) -> tuple[loop.Run, Checkpoints, bare.Bare]:
+def build_both(work: Work, data_dir: Path, folder: Path) -> tuple[Run, Checkpoints, bare.Bare]:
     """trainkit's run, which saves into `folder`, and the bare loop's parts, for `loop_samples` images of train."""
     config = compose(trainkit.overrides(work, 0, data_dir))
     device = build.build_device(config)
@@ -51,7 +53,7 @@ def loop_section(work: Work, data_dir: Path, repeats: int, say: Say) -> Section:
 
 
 def time_both(
-    work: Work, run: loop.Run, checkpoints: Checkpoints, hand: bare.Bare, folder: Path, repeats: int, say: Say
+    work: Work, run: Run, checkpoints: Checkpoints, hand: bare.Bare, folder: Path, repeats: int, say: Say
 ) -> Section:
     """Epochs of both in turns, trainkit's log going into `folder`."""
     images, labels = run.train.inputs, run.train.targets

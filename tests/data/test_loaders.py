@@ -10,6 +10,7 @@ from trainkit import registry
 from trainkit.data.checks import finish
 from trainkit.data.dataset import Data, hold_out
 from trainkit.data.loaders import Normalize, ResidentLoader
+from trainkit.data.spec import TargetSpec
 from trainkit.data.splits import Split, input_stats, split_indices
 from trainkit.errors import DataError
 
@@ -20,23 +21,23 @@ def images(count: int = 21, size: int = 6) -> Data:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (count, 3, size, size), dtype=np.uint8)
     labels = np.arange(count) % 3
-    return finish(Data("made", "classification", {"train": Split(pixels, labels)}, classes=["a", "b", "c"]))
+    return finish(Data("made", {"train": Split(pixels, labels)}, TargetSpec("classification", ["a", "b", "c"])))
 
 
 def loader(data: Data, batch_size: int, **options: object) -> ResidentLoader:
-    return ResidentLoader(data.splits["train"], batch_size, Normalize(data, CPU), CPU, **options)  # type: ignore[arg-type]
+    return ResidentLoader(data.splits["train"], batch_size, Normalize(data.spec, CPU), CPU, **options)  # type: ignore[arg-type]
 
 
 def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_alone() -> None:
     data = images()
     index = torch.arange(21)
     data.splits["train"].targets = index.numpy()
-    first = torch.cat([targets for _, targets in loader(data, 4).epoch(0)])
+    first = torch.cat([batch.targets for batch in loader(data, 4).epoch(0)])
     assert sorted(first.tolist()) == index.tolist()
-    other_batches = torch.cat([targets for _, targets in loader(data, 5).epoch(0)])
+    other_batches = torch.cat([batch.targets for batch in loader(data, 5).epoch(0)])
     assert torch.equal(first, other_batches)
-    assert not torch.equal(first, torch.cat([t for _, t in loader(data, 4).epoch(1)]))
-    assert not torch.equal(first, torch.cat([t for _, t in loader(data, 4, seed=1).epoch(0)]))
+    assert not torch.equal(first, torch.cat([batch.targets for batch in loader(data, 4).epoch(1)]))
+    assert not torch.equal(first, torch.cat([batch.targets for batch in loader(data, 4, seed=1).epoch(0)]))
 
 
 @pytest.mark.parametrize(
@@ -44,30 +45,32 @@ def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_alone() -> Non
 )
 def test_a_lone_last_sample_joins_the_batch_before_it(batch_size: int, sizes: list[int]) -> None:
     batches = loader(images(), batch_size)
-    assert [len(targets) for _, targets in batches.epoch(0)] == sizes
+    assert [len(batch) for batch in batches.epoch(0)] == sizes
     assert batches.steps_per_epoch == len(sizes)
-    assert sum(len(targets) for _, targets in batches) == 21
+    assert sum(len(batch) for batch in batches) == 21
 
 
 def test_batches_of_one_stay_batches_of_one() -> None:
-    assert [len(targets) for _, targets in loader(images(3), 1).epoch(0)] == [1, 1, 1]
+    assert [len(batch) for batch in loader(images(3), 1).epoch(0)] == [1, 1, 1]
 
 
 def test_normalised_training_inputs_have_mean_0_and_std_1() -> None:
-    (batch, _), *rest = loader(images(), 50)
+    batch, *rest = loader(images(), 50)
     assert not rest
-    assert batch.dtype == torch.float32
-    assert torch.allclose(batch.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
-    assert torch.allclose(batch.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
+    inputs = batch.inputs
+    assert isinstance(inputs, torch.Tensor)
+    assert inputs.dtype == torch.float32
+    assert torch.allclose(inputs.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(inputs.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
 
 
 def test_augmentation_is_a_function_of_seed_and_step() -> None:
     augment = registry.get("augment", "image").build((3, 6, 6), 3, flip=0.5, padding=4)
     batches = loader(images(), 4, augment=augment)
-    first = [inputs for inputs, _ in batches.epoch(0)]
-    again = [inputs for inputs, _ in batches.epoch(0)]
-    rest = [inputs for inputs, _ in batches.epoch(0, 3)]
-    later = [inputs for inputs, _ in batches.epoch(1)]
+    first = [batch.inputs for batch in batches.epoch(0)]
+    again = [batch.inputs for batch in batches.epoch(0)]
+    rest = [batch.inputs for batch in batches.epoch(0, 3)]
+    later = [batch.inputs for batch in batches.epoch(1)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(first[3:], rest, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, later, strict=True))

@@ -18,8 +18,12 @@ from trainkit.config.frame import Train, to_plain
 from trainkit.data.checks import finish
 from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize, ResidentLoader
+from trainkit.data.spec import TargetSpec
 from trainkit.data.splits import Split
 from trainkit.tasks.meter import Meter
+from trainkit.losses.base import as_loss
+from trainkit.tasks.base import task_of
+from trainkit.train.speed import mirrored
 
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
@@ -98,25 +102,30 @@ class Lopsided(nn.Module):
 
 
 def test_mirror_judges_the_mean_of_two_forwards(small: Data) -> None:
-    loader = ResidentLoader(small.splits["train"], 8, Normalize(small, CPU), CPU)
+    loader = ResidentLoader(small.splits["train"], 8, Normalize(small.spec, CPU), CPU)
     seen: list[torch.Tensor] = []
+    judged: list[torch.Tensor] = []
 
     class Recording(nn.CrossEntropyLoss):
         def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            seen.append(outputs)
+            judged.append(outputs)
             return super().forward(outputs, targets)
 
-    model = Lopsided()
-    loop.evaluate(model, model, Recording(), loader, Meter("classification", 2, CPU), 0, mirror=True)
-    expected = [(model(inputs) + model(inputs.flip(-1))) / 2 for inputs, _ in loader]
+    model, target = Lopsided(), small.spec.target
+    meter = Meter(task_of(target).sums(target, full=True, topk=5), CPU)
+    collect = lambda outputs, batch: seen.append(outputs)  # noqa: E731
+    loop.evaluate(model, mirrored(model), as_loss(Recording()), loader, meter, 0, collect=collect)
+    batches = [batch.inputs for batch in loader]
+    expected = [(model(inputs) + model(inputs.flip(-1))) / 2 for inputs in batches]
+    assert torch.equal(torch.cat(judged), torch.cat(expected))
     assert torch.equal(torch.cat(seen), torch.cat(expected))
-    assert not torch.equal(torch.cat(seen), torch.cat([model(inputs) for inputs, _ in loader]))
+    assert not torch.equal(torch.cat(seen), torch.cat([model(inputs) for inputs in batches]))
 
 
 @pytest.fixture
 def small() -> Data:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 6, 6), dtype=np.uint8)
-    return finish(Data("made", "classification", {"train": Split(pixels, np.arange(20) % 2)}, classes=["a", "b"]))
+    return finish(Data("made", {"train": Split(pixels, np.arange(20) % 2)}, TargetSpec("classification", ["a", "b"])))
 
 
 def test_tta_in_train_and_eval_agree(trainkit_here: Callable[..., Any], tmp_path: Path) -> None:
@@ -126,7 +135,7 @@ def test_tta_in_train_and_eval_agree(trainkit_here: Callable[..., Any], tmp_path
     results = {}
     for words in ([], ["tta=none"]):
         ran = trainkit_here("eval", f"ckpt={run}", "--json", *words)
-        results[bool(words)] = {k: v for k, v in json.loads(ran.out)["metrics"]["test"].items() if k != "confusion"}
+        results[bool(words)] = json.loads(ran.out)["metrics"]["test"]
     assert results[False] == told
     assert results[True] != told
 

@@ -15,9 +15,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from trainkit import registry
-from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize
-from trainkit.data.splits import Split
+from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, TargetSpec
 from trainkit.errors import TrainkitError
 from trainkit.export import formats
 from trainkit.export.formats import Deployed
@@ -35,9 +34,9 @@ CASES += [("cnn", {"norm": "batch", "dropout": 0.1, "pooling": "avg"})]
 
 def normalize() -> Normalize:
     """That of 3x16x16 images."""
-    split = Split(np.empty((0, 3, 16, 16), np.uint8), np.empty(0, np.int64))
-    mean, std = np.array([0.4, 0.5, 0.6], np.float32), np.array([0.2, 0.3, 0.1], np.float32)
-    return Normalize(Data("none", "classification", {"train": split}, list("abcde"), mean, std), CPU)
+    mean, std = (np.array(values, np.float32).tolist() for values in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.1]))
+    spec = InputSpec("image", (3, 16, 16), "uint8", normalize=True, mean=mean, std=std)
+    return Normalize(DataSpec({INPUT: spec}, {TARGET: TargetSpec("classification", list("abcde"))}), CPU)
 
 
 def built(name: str, arguments: dict[str, Any]) -> nn.Module:
@@ -70,7 +69,7 @@ def test_a_file_computes_what_the_model_computes(
     name: str, arguments: dict[str, Any], kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model, scale = built(name, arguments), normalize()
-    module = Deployed(model, scale, "classification").eval()
+    module = Deployed(model, scale, nn.Softmax(dim=1)).eval()
     _, run = write_and_read(kind, module, images(2), {})
     with torch.inference_mode():
         wanted = model(scale.inputs(images())).softmax(dim=1)

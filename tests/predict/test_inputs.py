@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainkit.data.dataset import Data
-from trainkit.data.splits import Split
+from trainkit.data.dataset import describe_input
+from trainkit.data.spec import InputSpec
 from trainkit.errors import DataError
 from trainkit.predict import inputs, rows
 
 
-def model_data(shape: tuple[int, ...], dtype: str = "float32", features: list[str] | None = None) -> Data:
-    """What a model of such inputs knows of its data."""
-    empty = Split(np.empty((0, *shape), dtype), np.empty((0, 2), np.float32))
-    return Data("none", "classification", {"train": empty}, classes=["a", "b"], features=features)
+def model_input(shape: tuple[int, ...], dtype: str = "float32", features: list[str] | None = None) -> InputSpec:
+    """What a model of such inputs knows of them."""
+    return describe_input(np.empty((0, *shape), dtype), names=features)
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -112,7 +111,7 @@ def test_arguments_that_name_nothing_useful(
     os.mkfifo(tmp_path / "pipe.png")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as raised:
-        inputs.check([argument], model_data(shape, dtype))
+        inputs.check([argument], model_input(shape, dtype))
     assert str(raised.value).startswith(f"input={argument}: ") and message in str(raised.value)
 
 
@@ -272,7 +271,7 @@ def test_batches_keep_the_order_and_number_the_rows_of_each_table(tmp_path: Path
     (tmp_path / "b.csv").write_text("1\n")
     np.savez(tmp_path / "c.npz", x=np.ones((1, 2)))
     names = [str(tmp_path / name) for name in ("a.csv", "b.csv", "c.npz")]
-    batches = list(inputs.read(names, model_data((2,)), 2, 0))
+    batches = list(inputs.read(names, model_input((2,)), 2, 0))
     assert [name for batch in batches for name in batch.names] == [names[0]] * 3 + names[1:]
     assert [row for batch in batches for row in batch.rows] == [0, 1, 2, None, 0]
     errors = [error for batch in batches for error in batch.errors]

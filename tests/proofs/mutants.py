@@ -14,6 +14,9 @@ from trainkit.data import loaders
 from trainkit.tasks.meter import Meter
 from trainkit.training.ema import Ema
 from trainkit.training.run import Run
+from trainkit.data import loaders, samplers
+from trainkit.train.ema import Ema
+from trainkit.train.run import Run
 
 
 def optimizer() -> None:
@@ -57,7 +60,7 @@ def best() -> None:
 
 def order() -> None:
     """The order of the samples is that of the next epoch."""
-    loaders.permutation = lambda count, seed, epoch: randomness.permutation(count, seed, epoch + 1)
+    samplers.permutation = lambda count, seed, epoch: randomness.permutation(count, seed, epoch + 1)
 
 
 def augmentation() -> None:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from trainkit.data.batch import Batch
 from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize
+from trainkit.data.spec import InputSpec, TargetSpec
 from trainkit.data.splits import Split
 from trainkit.report import answers, pictures
 from trainkit.report.answers import Collector, Predictions
@@ -86,14 +88,22 @@ def test_labels(trainkit_here: CommandHere, tmp_path: Path) -> None:
     assert right.mean() == pytest.approx(metrics["test"]["accuracy"])
 
 
+PLAIN = InputSpec("features", (1,), "float32")
+
+
+def batch(targets: torch.Tensor) -> Batch:
+    """A batch of which only the targets count."""
+    return Batch(torch.zeros(len(targets), 1), targets, torch.arange(len(targets)))
+
+
 def test_what_is_too_large_is_kept_without_the_outputs() -> None:
     count, classes = 1_000_000, 20
     names = [str(i) for i in range(classes)]
     split = Split(np.zeros((count, 1), np.float32), np.zeros(count, np.int64))
-    data = Data("d", "classification", {"train": split}, names, np.zeros(1, np.float32), np.ones(1, np.float32))
+    data = Data("d", {"train": split}, TargetSpec("classification", names), PLAIN)
     assert count * classes * 4 > answers.MAX_BYTES
-    collector = Collector("train", data, Normalize(data, torch.device("cpu")))
-    collector.add(torch.eye(classes), torch.arange(classes))
+    collector = Collector("train", data, Normalize(data.spec, torch.device("cpu")))
+    collector.add(torch.eye(classes), batch(torch.arange(classes)))
     kept = collector.predictions()
     assert kept.outputs is None and kept.predicted is not None
     assert kept.predicted.tolist() == list(range(classes))
@@ -102,12 +112,12 @@ def test_what_is_too_large_is_kept_without_the_outputs() -> None:
 def test_the_outputs_are_copies() -> None:
     """What a compiled model returns lies in a buffer that its next call overwrites."""
     split = Split(np.zeros((4, 1), np.float32), np.zeros(4, np.int64))
-    data = Data("d", "classification", {"train": split}, ["a", "b"], np.zeros(1, np.float32), np.ones(1, np.float32))
-    collector = Collector("train", data, Normalize(data, torch.device("cpu")))
+    data = Data("d", {"train": split}, TargetSpec("classification", ["a", "b"]), PLAIN)
+    collector = Collector("train", data, Normalize(data.spec, torch.device("cpu")))
     buffer = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    collector.add(buffer, torch.tensor([0, 1]))
+    collector.add(buffer, batch(torch.tensor([0, 1])))
     buffer.fill_(0)
-    collector.add(buffer, torch.tensor([0, 1]))
+    collector.add(buffer, batch(torch.tensor([0, 1])))
     outputs = collector.predictions().outputs
     assert outputs is not None and outputs.tolist() == [[1, 2], [3, 4], [0, 0], [0, 0]]
 
@@ -171,7 +181,8 @@ def test_a_full_disk_costs_the_keepsakes_and_not_the_run(trainkit_here: CommandH
     ("change", "reason"),
     [
         ({"targets": None}, "no targets"),
-        ({"task": np.asarray("clustering")}, "task"),
+        ({"task": np.asarray("")}, "task"),
+        ({"task": np.asarray("clustering")}, "do not fit"),  # of a plug-in, and with labels for outputs
         ({"predicted": np.zeros(3, np.int64)}, "length"),
         ({"predicted": np.full(4, 7)}, "classes that do not exist"),
         ({"outputs": np.zeros((4, 5), np.float32)}, "do not fit"),

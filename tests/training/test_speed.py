@@ -17,10 +17,16 @@ from trainkit.cli import main
 from trainkit.config.compose import check_jobs
 from trainkit.config.folders import install
 from trainkit.config.frame import Train
-from trainkit.losses import cross_entropy
+from trainkit.data.batch import Batch
+from trainkit.losses.base import as_loss
+from trainkit.losses.classes import cross_entropy
 from trainkit.models._blocks import GlobalMax
 from trainkit.training.signals import Stop
 from trainkit.training.speed import prepare
+from trainkit.tasks.meter import sum_terms
+from trainkit.train.run import Run
+from trainkit.train.signals import Stop
+from trainkit.train.speed import prepare
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -33,13 +39,13 @@ def config(*words: str) -> Train:
     return frame
 
 
-def losses_of(config: Train, steps: int = 6) -> tuple[list[float], loop.Run]:
+def losses_of(config: Train, steps: int = 6) -> tuple[list[float], Run]:
     device = build.build_device(config)
     run = build.build_run(config, build.build_data(config, device), device, Stop())
     run.model.train()
     losses = []
-    for inputs, targets in run.train.epoch(0):
-        losses.append(float(loop.train_step(run, inputs, targets)[0]))
+    for batch in run.train.epoch(0):
+        losses.append(float(sum_terms(loop.train_step(run, batch)[0])))
         run.step += 1
         if len(losses) == steps:
             break
@@ -61,9 +67,11 @@ def test_accumulation_is_the_mathematics_of_the_whole_batch(parts: int, loss: li
 
 def test_share_by_samples_and_by_class_weights() -> None:
     labels = torch.tensor([0, 1, 1, 2])
-    plain, weighted = cross_entropy(3), cross_entropy(3, weight=[1.0, 2.0, 5.0])
-    assert loop.share(plain, labels[:1], labels) == 0.25
-    assert float(loop.share(weighted, labels[:1], labels)) == pytest.approx(0.1)
+    batch = Batch(torch.zeros(4, 3), labels, torch.arange(4))
+    first, *_ = batch.chunk(4)
+    plain, weighted = as_loss(cross_entropy(3)), as_loss(cross_entropy(3, weight=[1.0, 2.0, 5.0]))
+    assert plain.weight(first) / plain.weight(batch) == 0.25
+    assert float(weighted.weight(first) / weighted.weight(batch)) == pytest.approx(0.1)
 
 
 def test_bf16_stays_close_to_fp32_and_keeps_fp32_weights() -> None:
@@ -176,9 +184,10 @@ def test_no_host_sync_between_log_points() -> None:
     for epoch in range(2):
         torch.cuda.set_sync_debug_mode("error" if epoch else "default")  # the first epoch initialises libraries
         try:
-            for inputs, targets in run.train.epoch(epoch):
-                loss, outputs = loop.train_step(run, inputs, targets)
-                meter.add(loss, outputs, targets)
+            for batch in run.train.epoch(epoch):
+                loss, outputs = loop.train_step(run, batch)
+                weight = run.loss_fn.weight(batch)
+                meter.add(loss, outputs, batch.targets, weight=weight, count=len(batch))
                 run.step += 1
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -209,9 +218,9 @@ from trainkit import loop
 from test_speed import config, losses_of
 
 _, run = losses_of(config("model=cnn", "optim=sgd", "model.channels=[32,64]"), steps=4)
-for inputs, targets in run.train.epoch(1):
+for batch in run.train.epoch(1):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    loop.train_step(run, inputs, targets)
+    loop.train_step(run, batch)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

@@ -10,6 +10,8 @@ import numpy as np
 from trainkit import registry
 from trainkit.data.dataset import Data, Source, kind_of
 from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, TargetSpec, named
+from trainkit.data.dataset import Data
+from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, Kind, TargetSpec, named
 from trainkit.data.splits import Array, Column, Split, in_memory, input_stats, moment_stats, target_stats
 from trainkit.data.values import check_finite
 from trainkit.errors import DataError
@@ -91,6 +93,16 @@ def check_split(split: Split, spec: DataSpec, where: str) -> None:
             task_of(spec.targets[name]).check(column, spec.targets[name], where)
 
 
+# What a model can take: float64 is for no layer, and uint8 is what pixels are before they are normalized.
+TYPES: dict[Kind, tuple[str, ...]] = {
+    "image": ("uint8", "float32"),
+    "features": ("float32",),
+    "series": ("float32",),
+    "tokens": ("int64", "int32", "int16", "uint8"),
+    "array": ("float32", "int64", "int32", "bool"),
+}
+
+
 def check_input(column: Column, spec: InputSpec, where: str) -> None:
     """Check one input. Raises DataError beginning with `where`."""
     shape, dtype = tuple(column.shape[1:]), str(column.dtype)
@@ -98,6 +110,9 @@ def check_input(column: Column, spec: InputSpec, where: str) -> None:
         raise DataError(f"{where} are empty (they have shape {tuple(column.shape)})")
     if np.dtype(column.dtype).kind not in "iufb":
         raise DataError(f"{where} are {dtype} {shape}; they must be numbers")
+    if spec.dtype not in TYPES[spec.kind]:
+        wanted = " or ".join(TYPES[spec.kind])
+        raise DataError(f"{where} are {spec.dtype} {spec.shape}; they must be {wanted}, or uint8 images (C, H, W)")
     if shape != spec.shape or dtype != spec.dtype:
         raise DataError(f"{where} are {dtype} {shape}, but those of train are {spec.dtype} {spec.shape}")
     if in_memory(column):

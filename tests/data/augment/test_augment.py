@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,11 @@ from torchvision.transforms.v2 import functional as reference
 from trainkit import registry
 from trainkit.data.augment import mixing, pixels
 from trainkit.data.augment.base import Augment, Draw
+from trainkit.data.batch import Batch
+from trainkit.data.spec import TargetSpec
 from trainkit.errors import ConfigError
 from trainkit.schema import check_node, plain
+from trainkit.tasks.base import task_of
 from trainkit.tasks.meter import Meter
 
 CONF = Path(__file__).parents[3] / "conf" / "augment"
@@ -35,6 +40,16 @@ def build(in_shape: tuple[int, ...] = (3, 10, 12), **arguments: object) -> Augme
     augment = registry.get("augment", "image").build(in_shape, 4, **arguments)
     assert isinstance(augment, Augment)
     return augment
+
+
+def applied(
+    augment: Augment, images: torch.Tensor, labels: torch.Tensor, normalize: Callable[[Any], Any], drawn: Draw
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images and the targets that become of a batch."""
+    batch = augment(Batch(images, labels, drawn.index), normalize, drawn)
+    assert batch.rows is drawn.index
+    assert isinstance(batch.inputs, torch.Tensor) and isinstance(batch.targets, torch.Tensor)
+    return batch.inputs, batch.targets
 
 
 @pytest.mark.parametrize("border", ["zero", "reflect"])
@@ -204,10 +219,12 @@ def test_mixup_and_cutmix_together_give_each_sample_one_of_them() -> None:
 def test_mixed_targets_count_in_training_accuracy_and_loss() -> None:
     _, labels, _, soft = mixed(mixup=0.2)
     logits = torch.randn(300, 4)
-    meter = Meter("classification", 4, CPU, full=False)
-    meter.add(functional.cross_entropy(logits, soft), logits, soft)
+    target = TargetSpec("classification", list("abcd"))
+    meter = Meter(task_of(target).sums(target, full=False, topk=5), CPU)
+    loss = functional.cross_entropy(logits, soft)
+    meter.add(loss, logits, soft, weight=300, count=300)
     correct = sum(int(row.argmax()) == int(target.argmax()) for row, target in zip(logits, soft, strict=True))
-    assert meter.read()["accuracy"] == correct / 300
+    assert meter.read() == {"loss": pytest.approx(float(loss)), "accuracy": correct / 300}
     assert not torch.equal(soft.argmax(dim=1), labels)
 
 
@@ -238,7 +255,7 @@ def test_all_together_are_a_function_of_the_draw() -> None:
     augment, images, labels = build(**ALL_ON), photos(), torch.arange(64) % 4
 
     def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return augment(images.clone(), labels, lambda x: x / 255, draw(64, step=step))
+        return applied(augment, images.clone(), labels, lambda x: x / 255, draw(64, step=step))
 
     (first, targets), (again, same), (later, _) = batch(1), batch(1), batch(2)
     assert torch.equal(first, again) and torch.equal(targets, same)
@@ -248,10 +265,10 @@ def test_all_together_are_a_function_of_the_draw() -> None:
 
 def test_every_knob_changes_something_and_none_at_all_changes_nothing() -> None:
     images, labels = photos(), torch.arange(64) % 4
-    plain_inputs, plain_targets = build()(images, labels, torch.Tensor.float, draw(64))
+    plain_inputs, plain_targets = applied(build(), images, labels, torch.Tensor.float, draw(64))
     assert torch.equal(plain_inputs, images.float()) and plain_targets is labels
     for name, value in ALL_ON.items():
-        inputs, _ = build(**{name: value})(images, labels, torch.Tensor.float, draw(64))
+        inputs, _ = applied(build(**{name: value}), images, labels, torch.Tensor.float, draw(64))
         assert not torch.equal(inputs, plain_inputs), name
 
 
@@ -283,7 +300,7 @@ def test_presets_are_valid(file: Path) -> None:
     elif file.stem != "none":
         images = np.zeros((2, 3, 32, 32), dtype=np.uint8)
         augment = component.build((3, 32, 32), 4, **node)
-        inputs, _ = augment(torch.from_numpy(images), torch.tensor([0, 1]), torch.Tensor.float, draw(2))
+        inputs, _ = applied(augment, torch.from_numpy(images), torch.tensor([0, 1]), torch.Tensor.float, draw(2))
         assert inputs.shape == (2, 3, 32, 32)
 
 

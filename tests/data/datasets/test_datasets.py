@@ -81,8 +81,9 @@ def test_idx(tmp_path: Path, name: str, folder: str, third: str, suffix: str) ->
     assert train.inputs.shape == (30, 1, 28, 28) and test.inputs.shape == (10, 1, 28, 28)
     assert train.inputs.dtype == np.uint8 and train.targets.dtype == np.int64
     assert (train.inputs[:, 0, 0, 1] == train.targets).all()
-    assert data.classes is not None and data.classes[2] == third and len(data.classes) == 10
-    assert data.mean is not None and data.mean.shape == (1,)
+    classes, mean = data.spec.target.classes, data.spec.input.mean
+    assert classes is not None and classes[2] == third and len(classes) == 10
+    assert mean is not None and len(mean) == 1
 
 
 def test_emnist_is_upright_and_letters_start_at_zero(tmp_path: Path) -> None:
@@ -90,9 +91,10 @@ def test_emnist_is_upright_and_letters_start_at_zero(tmp_path: Path) -> None:
         write_mnist(tmp_path / "EMNIST" / "raw", (f"emnist-{split}-train", f"emnist-{split}-test"), ".gz", first)
     letters = finish(idx.emnist(tmp_path, 0, split="letters"))
     balanced = finish(idx.emnist(tmp_path, 0))
-    assert letters.classes is not None and (letters.classes[0], len(letters.classes)) == ("a", 26)
-    assert balanced.classes is not None and len(balanced.classes) == 47
-    assert balanced.classes[36:] == list("abdefghnqrt")
+    names, more = letters.spec.target.classes, balanced.spec.target.classes
+    assert names is not None and (names[0], len(names)) == ("a", 26)
+    assert more is not None and len(more) == 47
+    assert more[36:] == list("abdefghnqrt")
     for data in (letters, balanced):
         train = data.splits["train"]
         assert train.targets.tolist() == (np.arange(30) % 10).tolist()
@@ -191,7 +193,7 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: 
     original = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8).reshape(20, 3, 32, 32)
     assert (data.splits["test"].inputs == original).all() and data.splits["test"].inputs.dtype == np.uint8
     assert data.splits["test"].targets.tolist() == [row % classes for row in range(20)]
-    names = data.classes or []
+    names = data.spec.target.classes or []
     assert (len(names), names[:2]) == (classes, ["airplane", "automobile"] if classes == 10 else ["apple", names[1]])
     (tmp_path / dataset.base_folder / dataset.test_list[0][0]).write_bytes(EVIL)
     fails("damaged .*corrupted.*; delete it", name, tmp_path)

@@ -53,7 +53,7 @@ def test_class_folders_are_split(root: Path) -> None:
     data = load(root)
     train, test = data.splits["train"], data.splits["test"]
     assert (train.inputs.shape, test.inputs.shape) == ((16, 3, 8, 8), (4, 3, 8, 8))
-    assert train.inputs.dtype == np.uint8 and data.classes == ["cat", "dog"] and data.notes == []
+    assert train.inputs.dtype == np.uint8 and data.spec.target.classes == ["cat", "dog"] and data.notes == []
     for split in (train, test):
         assert ((split.inputs[:, 0, 0, 0] > 100) == split.targets).all()
     assert (load(root).splits["test"].inputs == test.inputs).all()
@@ -79,7 +79,7 @@ def test_train_val_test_folders(root: Path, tmp_path_factory: pytest.TempPathFac
 
 def test_a_class_may_be_called_train(root: Path) -> None:
     write(root / "train" / "0.png")
-    assert load(root).classes == ["cat", "dog", "train"]
+    assert load(root).spec.target.classes == ["cat", "dog", "train"]
 
 
 def test_what_is_no_image_is_left_out(root: Path) -> None:
@@ -91,7 +91,7 @@ def test_what_is_no_image_is_left_out(root: Path) -> None:
     (root / "cat" / "x.png").mkdir()
     os.mkfifo(root / "cat" / "pipe.jpg")
     data = load(root)
-    assert sum(map(len, data.splits.values())) == 20 and data.classes == ["cat", "dog"]
+    assert sum(map(len, data.splits.values())) == 20 and data.spec.target.classes == ["cat", "dog"]
     assert data.notes == [f"{root}: what is no image was left out: 1 .jpg, 1 .txt, 1 folders"]
 
 

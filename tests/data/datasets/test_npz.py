@@ -36,7 +36,8 @@ def whole(file: Path, **arrays: Any) -> Data:
 
 def test_classification_is_split_by_class(file: Path) -> None:
     data = load(file, x=X, y=LABELS)
-    assert data.task == "classification" and data.classes == ["0", "1", "2"] and data.notes == []
+    target = data.spec.target
+    assert target.task == "classification" and target.classes == ["0", "1", "2"] and data.notes == []
     assert data.splits["train"].inputs.dtype == np.float32 and data.splits["train"].targets.dtype == np.int64
     assert np.bincount(data.splits["test"].targets).tolist() == [2, 2, 2]
 
@@ -94,6 +95,8 @@ SOFT = np.full((30, 4), 0.25, np.float32)
         (RNG.normal(size=30).astype(np.float16), "regression", (30, 1), None),
         (np.ones((30, 1)), "regression", (30, 1), None),
         (RNG.integers(0, 9, (30, 2)), "regression", (30, 2), None),
+        (RNG.normal(size=30).astype(np.float32), "regression", (30, 1), None),
+        (RNG.normal(size=30).astype(np.float16), "regression", (30, 1), None),
     ],
 )
 def test_task_is_read_from_the_targets(
@@ -101,11 +104,12 @@ def test_task_is_read_from_the_targets(
 ) -> None:
     data = whole(file, x=X, y=y)
     targets = data.splits["train"].targets
-    assert (data.task, targets.shape) == (task, shape)
-    exact = task != "regression" or np.can_cast(y.dtype, np.float32)  # float64 and wide integers are not rounded
-    assert targets.dtype == (np.int64 if task == "classification" else np.float32 if exact else np.float64)
-    assert (data.classes and len(data.classes)) == classes
-    assert (data.target_mean is not None) == (task == "regression")
+    target = data.spec.target
+    assert (target.task, targets.shape) == (task, shape)
+    rounds = task == "regression" and y.dtype in (np.float64, np.int64)  # as float32 some of their numbers would
+    assert targets.dtype == (np.int64 if task == "classification" else np.float64 if rounds else np.float32)
+    assert (target.classes and len(target.classes)) == classes
+    assert (target.mean is not None) == target.standardize == (task == "regression")
 
 
 @pytest.mark.parametrize(
@@ -128,8 +132,9 @@ def test_classes_that_may_be_meant_by_a_few_floats_are_noted(file: Path, y: Any,
 
 def test_a_task_can_be_chosen(file: Path) -> None:
     data = load(file, {"task": "regression"}, x=X, y=LABELS)
-    assert data.task == "regression" and data.target_mean is not None and data.target_std is not None
-    np.testing.assert_allclose(data.target_mean, data.splits["train"].targets.mean(axis=0))
+    target = data.spec.target
+    assert target.task == "regression" and target.mean is not None and target.std is not None
+    np.testing.assert_allclose(target.mean, data.splits["train"].targets.mean(axis=0))
 
 
 @pytest.mark.parametrize("value", [0.1, 1e9 + 0.1, -3e38])
@@ -146,7 +151,7 @@ def test_a_target_beyond_float32_is_told(file: Path) -> None:
 def test_text_labels(file: Path) -> None:
     y = np.array(["dog", "cat", "wolf"])[LABELS]
     data = whole(file, x=X, y=y)
-    assert data.classes == ["cat", "dog", "wolf"] and data.splits["train"].targets[:3].tolist() == [1, 0, 2]
+    assert data.spec.target.classes == ["cat", "dog", "wolf"] and data.splits["train"].targets[:3].tolist() == [1, 0, 2]
     data = load(file, {"classes": ["wolf", "dog", "cat"], "test_fraction": 0.0}, x=X, y=y)
     assert data.splits["train"].targets[:3].tolist() == [1, 2, 0]
 
@@ -197,7 +202,8 @@ def changed(array: np.ndarray, row: int, value: Any) -> np.ndarray:
         ),
         ({"classes": ["cat"]}, {"x": X, "y": np.array(["cat", "dog"])[LABELS % 2]}, "row 1 is 'dog', which is none of"),
         ({"classes": ["a"]}, {"x": X, "y": X}, "regression, which has no classes"),
-        ({"classes": ["a"]}, {"x": X, "y": SOFT}, r"they must be float32 \(N, 1\)"),
+        ({"classes": ["a"]}, {"x": X, "y": SOFT}, "needs at least two classes, found only 'a'"),
+        ({"classes": ["a", "b"]}, {"x": X, "y": SOFT}, r"they must be float32 \(N, 2\)"),
         ({"task": "classification"}, {"x": X, "y": X}, "classes need integers or text"),
         ({"task": "soft"}, {"x": X, "y": SOFT * 2}, "sum to 1; row 0"),
         ({"task": "multilabel"}, {"x": X, "y": LABELS}, "only 0 and 1; row 2"),

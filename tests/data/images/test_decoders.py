@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -26,6 +27,7 @@ from trainkit.data.images.decoders import Decoders, in_memory
 from trainkit.data.images.files import Files, Stream
 from trainkit.data.loaders import Normalize, StreamingLoader
 from trainkit.data.placement import place
+from trainkit.data.spec import INPUT, DataSpec, TargetSpec
 from trainkit.data.splits import Split
 from trainkit.errors import DataError, ResourceError
 from trainkit.machine import free_host_memory
@@ -150,11 +152,11 @@ def test_free_memory_is_the_least_that_the_system_or_a_container_leaves(tmp_path
 def test_arrays_of_the_host_stream_too() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 1, 4, 4), dtype=np.uint8)
     split = Split(pixels, np.arange(50) % 2)
-    data = place(Data("made", "classification", {"train": split}, classes=["a", "b"]), "streaming", None, CPU)
+    data = place(Data("made", {"train": split}, TargetSpec("classification", ["a", "b"])), "streaming", None, CPU)
     assert data.loading.kind == "streaming" and data.loading.workers is None
-    data.mean = data.std = np.full(1, 0.5, dtype=np.float32)
-    loader = StreamingLoader(split, 16, Normalize(data, CPU), CPU)
-    inputs = torch.cat([inputs for inputs, _ in loader])
+    spec = DataSpec({INPUT: dataclasses.replace(data.spec.input, mean=[0.5], std=[0.5])}, data.spec.targets)
+    loader = StreamingLoader(split, 16, Normalize(spec, CPU), CPU)
+    inputs = torch.cat([batch.inputs for batch in loader])
     assert torch.allclose(inputs, torch.from_numpy(pixels) / 127.5 - 1, atol=1e-6)
 
 
