@@ -28,8 +28,6 @@ from trainkit.loggers.sinks import Files, Report
 from trainkit.training.signals import Stop
 
 if TYPE_CHECKING:
-    from trainkit.tasks.meter import Metrics
-    from trainkit.training.run import Run
     from trainkit.loggers.facts import EpochFacts, Read, StepFacts
 
 WORKS = {

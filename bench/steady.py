@@ -22,9 +22,8 @@ from trainkit.config import folders
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Train
 from trainkit.loggers.sinks import Files, Report
+from trainkit.training.run import Run
 from trainkit.training.signals import Stop
-from trainkit.train.run import Run
-from trainkit.train.signals import Stop
 
 
 def compose(words: Sequence[str]) -> Train:

@@ -15,7 +15,6 @@ from trainkit import registry
 from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
 from trainkit.training.run import Monitor
-from trainkit.train.run import Monitor
 
 QUICK = ["device=cpu", "device.threads=1", "epochs=2"]
 

@@ -120,7 +120,8 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 PLUGIN = (
-    "from trainkit.registry import register\n\n@register('model')\ndef {name}(in_shape, num_outputs, *, depth: int = 4): ...\n"
+    "from trainkit.registry import register\n\n"
+    "@register('model')\ndef {name}(in_shape, num_outputs, *, depth: int = 4): ...\n"
 )
 
 

@@ -20,10 +20,10 @@ from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize, ResidentLoader
 from trainkit.data.spec import TargetSpec
 from trainkit.data.splits import Split
-from trainkit.tasks.meter import Meter
 from trainkit.losses.base import as_loss
 from trainkit.tasks.base import task_of
-from trainkit.train.speed import mirrored
+from trainkit.tasks.meter import Meter
+from trainkit.training.speed import mirrored
 
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))

@@ -10,13 +10,10 @@ import torch
 
 from trainkit import randomness, storage
 from trainkit.checkpoints import checkpoint, state
-from trainkit.data import loaders
+from trainkit.data import loaders, samplers
 from trainkit.tasks.meter import Meter
 from trainkit.training.ema import Ema
 from trainkit.training.run import Run
-from trainkit.data import loaders, samplers
-from trainkit.train.ema import Ema
-from trainkit.train.run import Run
 
 
 def optimizer() -> None:

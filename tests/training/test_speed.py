@@ -21,12 +21,10 @@ from trainkit.data.batch import Batch
 from trainkit.losses.base import as_loss
 from trainkit.losses.classes import cross_entropy
 from trainkit.models._blocks import GlobalMax
+from trainkit.tasks.meter import sum_terms
+from trainkit.training.run import Run
 from trainkit.training.signals import Stop
 from trainkit.training.speed import prepare
-from trainkit.tasks.meter import sum_terms
-from trainkit.train.run import Run
-from trainkit.train.signals import Stop
-from trainkit.train.speed import prepare
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

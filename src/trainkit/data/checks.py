@@ -9,8 +9,6 @@ import numpy as np
 
 from trainkit import registry
 from trainkit.data.dataset import Data, Source, kind_of
-from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, TargetSpec, named
-from trainkit.data.dataset import Data
 from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, Kind, TargetSpec, named
 from trainkit.data.splits import Array, Column, Split, in_memory, input_stats, moment_stats, target_stats
 from trainkit.data.values import check_finite

@@ -96,7 +96,6 @@ SOFT = np.full((30, 4), 0.25, np.float32)
         (np.ones((30, 1)), "regression", (30, 1), None),
         (RNG.integers(0, 9, (30, 2)), "regression", (30, 2), None),
         (RNG.normal(size=30).astype(np.float32), "regression", (30, 1), None),
-        (RNG.normal(size=30).astype(np.float16), "regression", (30, 1), None),
     ],
 )
 def test_task_is_read_from_the_targets(
