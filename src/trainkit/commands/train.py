@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit import build, checkpoint, debug, loop, rundir
+from trainkit import build, checkpoint, debug, loop, rundir, storage
 from trainkit.config.compose import assignment
 from trainkit.config.frame import Train, to_plain
 from trainkit.data.loaders import make_loader
@@ -65,6 +65,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
                     result, lines = debug.profile(run, folder.path, config.profile)
                 else:
                     loop.fit(run, report, checkpoints)
+                    storage.flush(checkpoints.folder)  # the links, before the status says that the run is complete
             if not lines:
                 result, answers = conclude(run, data, checkpoints, mirror)
                 keep(folder.path, data, answers, report.note, run.train)
