@@ -13,6 +13,7 @@ from typing import Any
 from trainkit import build, loop
 from trainkit.checkpoints import checkpoint
 from trainkit.checkpoints.state import Checkpoints, Restored
+from trainkit import build, checkpoint, debug, loop, rundir, storage
 from trainkit.config.compose import assignment
 from trainkit.config.frame import Train, to_plain
 from trainkit.console.console import Console, table
@@ -71,6 +72,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
                     result, lines = debug.profile(run, folder.path, config.profile)
                 else:
                     loop.fit(run, report, checkpoints)
+                    storage.flush(checkpoints.folder)  # the links, before the status says that the run is complete
             if not lines:
                 result, answers = conclude(run, data, checkpoints, mirror)
                 keep(folder.path, data, answers, report.note, run.train)
