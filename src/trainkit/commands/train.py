@@ -115,7 +115,7 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
     )
     for text in data.notes:
         report.note(text)
-    if run.device.type == "cpu" and config.device.arguments["cudnn"] != Cudnn():
+    if run.device.type == "cpu" and config.device.arguments.get("cudnn", Cudnn()) != Cudnn():
         report.note("the flags of device.cudnn have no effect on the CPU")
     if run.train.lone_sample:
         report.note("the last batch would hold one sample; it joins the batch before it")
