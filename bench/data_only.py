@@ -37,7 +37,7 @@ Epoch = Callable[[int], Iterable[Any]]
 
 
 def resident(data_dir: Path) -> tuple[float, Epoch]:
-    """trainkit's loader over the decoded images, as `trainkit train` builds it: (seconds, epoch -> inputs of its batches)."""
+    """trainkit's loader over the decoded images: (seconds, epoch -> inputs of its batches)."""
     from bench.contestants.trainkit import overrides
     from bench.steady import compose
     from trainkit import build

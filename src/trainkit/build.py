@@ -288,7 +288,7 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
 def notes(config: Train, data: Data, run: Run) -> list[str]:
     """What is to be said before training: what was done to the data, and what will run but may not be meant."""
     found = list(data.notes)
-    if run.device.type == "cpu" and config.device.arguments["cudnn"] != Cudnn():
+    if run.device.type == "cpu" and config.device.arguments.get("cudnn", Cudnn()) != Cudnn():
         found.append("the flags of device.cudnn have no effect on the CPU")
     if run.train.lone_sample:
         found.append("the last batch would hold one sample; it joins the batch before it")

@@ -17,6 +17,7 @@ that file first; one after `<!-- needs: mnist -->` is run only where the MNIST f
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import json
 import os
@@ -26,11 +27,14 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import trainkit
 from trainkit import registry
+from trainkit.data import splits
+from trainkit.data.augment.base import Augment, Draw
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAY = Path(__file__).with_name("play.py")
@@ -241,3 +245,31 @@ def test_the_two_commands_are_one_line_each() -> None:
     for marker in ("install-and-train", "install-and-test"):
         (body,) = re.findall(rf"<!-- {marker} -->\n```bash\n(.*?)\n```", text, re.S)
         assert body.startswith("python3 -m venv ") and "\n" not in body
+
+
+def test_the_table_of_groups_says_what_builders_take() -> None:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| ", text[text.index("## The other groups") :], re.MULTILINE)
+    told = {group: re.findall(r"`(\w+)`", parameters) for group, parameters in rows if group in registry.FAMILIES}
+    for group in registry.FAMILIES:
+        for name in registry.names(group):
+            parameters = inspect.signature(registry.get(group, name).build).parameters.values()
+            given = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+            assert told[group] == given, (group, name)
+
+
+@pytest.mark.parametrize("kind", [splits.Data, splits.Split, Augment, Draw])
+def test_every_field_that_a_builder_fills_is_told(kind: Any) -> None:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    part = re.split(r"^## ", text, flags=re.MULTILINE)[3 if kind in (splits.Data, splits.Split) else 2]
+    assert part.startswith("`Data`" if kind in (splits.Data, splits.Split) else "The other groups")
+    assert [field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in part] == []
+
+
+def test_every_example_of_extending_is_run() -> None:
+    named = " ".join(command.text for command in commands("docs/extending.md", None) if command.kind == "run")
+    for block in blocks("docs/extending.md"):
+        if block["language"] == "python":
+            assert block["key"] == "file" and block["value"].removesuffix(".py") in named
+            for name in re.findall(r"^@register\(\"(\w+)\".*\ndef (\w+)", block["body"], re.MULTILINE):
+                assert "=".join(name) in named

@@ -53,8 +53,7 @@ def describe(group: str, confs: list[Path]) -> dict[str, dict[str, object]]:
     """Each option of a group: its summary and its arguments with their values."""
     found: dict[str, dict[str, object]] = {}
     for name, file in folders.options(group, confs).items():
-        text = folders.read_text(file)
-        node = folders.read_yaml(text, file)
+        text, node = folders.read_option(name, file)
         first = next((line for line in text.splitlines() if not line.startswith("# @")), "")  # not Hydra's directives
         summary = first.lstrip("# ") if first.startswith("#") else ""
         if group in folders.BUNDLES:

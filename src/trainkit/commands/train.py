@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit import build, loop
+from trainkit import build, loop, storage
 from trainkit.checkpoints import checkpoint
 from trainkit.checkpoints.state import Checkpoints, Restored
-from trainkit import build, checkpoint, debug, loop, rundir, storage
 from trainkit.config.compose import assignment
 from trainkit.config.frame import Train, to_plain
 from trainkit.console.console import Console, table
@@ -29,8 +28,10 @@ from trainkit.report.answers import Collector
 from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.run_folders import rundir
 from trainkit.run_folders.rundir import RunDir
+from trainkit.runs import rundir
 from trainkit.runtime import environment
 from trainkit.tasks.meter import Metrics
+from trainkit.train import debug
 from trainkit.training import debug
 from trainkit.training.run import Run
 from trainkit.training.signals import Stop

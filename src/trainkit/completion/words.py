@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import os
 import re
@@ -87,6 +89,7 @@ class Line:
         self.before = before
         given = [folder for flag, folder in itertools.pairwise(before) if flag in FOLDERS]
         self.confs = folders.user_confs(given)
+        _import_plugins(before)
         self.schema = schema_of(FRAMES[verb])
         self.groups = group_names(verb)
 
@@ -134,8 +137,7 @@ class Line:
         chosen = [word.partition("=")[2] for word in self.before if word.startswith(f"{group}=")]
         option = chosen[-1] if chosen else _default(self.verb, group)
         try:
-            file = folders.options(group, self.confs).get(option)
-            node = folders.read_yaml(folders.read_text(file), file) if file else {}
+            _, node = folders.read_option(option, folders.options(group, self.confs).get(option))
             component = registry.find(group, str(node.get("name", option)))
         except ConfigError:
             return {}
@@ -148,6 +150,13 @@ class Line:
             return self.schema[key].annotation if key in self.schema else None
         schema = self.arguments(group) if group in self.groups else {}
         return schema[name].annotation if name in schema else None
+
+
+def _import_plugins(before: Sequence[str]) -> None:
+    """Have the components of the modules that a line names; one that does not import is told when the line is run."""
+    named = re.findall(r"\w[\w.]*", "".join(word.partition("=")[2] for word in before if word.startswith("plugins=")))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ConfigError):
+        registry.import_plugins(named)
 
 
 def _default(verb: str, group: str) -> str:

@@ -51,6 +51,14 @@ def user_confs(config_dirs: list[str]) -> list[Path]:
     return folders
 
 
+def read_option(name: str, file: Path | None) -> tuple[str, dict[str, Any]]:
+    """The text and the mapping of an option's file; of one without a file, what such a file would say."""
+    if file is None:
+        return "", {"name": name}
+    text = read_text(file)
+    return text, read_yaml(text, file)
+
+
 def install(folders: list[Path]) -> None:
     """Make Hydra read config files from these folders and the packaged one through `ConfigFolder`."""
     TrainkitSearchPath.folders = folders
@@ -59,13 +67,18 @@ def install(folders: list[Path]) -> None:
     Plugins.instance().register(TrainkitSearchPath)
 
 
-def options(group: str, folders: list[Path]) -> dict[str, Path]:
-    """The options of a group: name -> the file that defines it, the user's before the packaged one."""
-    found: dict[str, Path] = {}
+def options(group: str, folders: list[Path]) -> dict[str, Path | None]:
+    """The options of a group: name -> the file that defines it, the user's before the packaged one.
+
+    None for a registered component without a file, which is what its signature says.
+    """
+    found: dict[str, Path | None] = {}
     for folder in [*folders, packaged_conf()]:
         if (folder / group).is_dir():
             for file in sorted((folder / group).glob("*.yaml")):
                 found.setdefault(file.stem, file)
+    for name in registry.names(group) if group in registry.FAMILIES else []:
+        found.setdefault(name, None)
     return dict(sorted(found.items()))
 
 
@@ -79,11 +92,14 @@ class TrainkitSearchPath(SearchPathPlugin):
             search_path.prepend(provider="user", path=f"conf://{folder}")
         for element in search_path.get_path():
             if element.provider == "main":
-                element.path = f"conf://{element.path.removeprefix('file://')}"  # which not every Hydra 1.3 has
+                element.path = f"conf://{packaged_conf()}"  # which Hydra writes with `file://`, or without
 
 
 class ConfigFolder(ConfigSource):
-    """A folder of YAML files. A component's file gets every argument it leaves out from the builder's signature."""
+    """A folder of YAML files. A component's file gets every argument it leaves out from the builder's signature.
+
+    The packaged one, which is searched last, has all registered components, those without a file too.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -94,11 +110,10 @@ class ConfigFolder(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         file = self._file(config_path)
-        if not file.is_file():
+        if not self.is_config(config_path):
             raise ConfigLoadError(f"config not found: {file}")
-        text = read_text(file)
-        node = read_yaml(text, file)
-        group, _, _ = config_path.rpartition("/")
+        group = config_path.rpartition("/")[0]
+        text, node = read_option(file.stem, file if file.is_file() else None)
         refuse_targets(node, file)
         refuse_search_path(node, file)
         if group in registry.FAMILIES and "defaults" not in node:
@@ -117,7 +132,12 @@ class ConfigFolder(ConfigSource):
         return os.path.isdir(os.path.join(self.path, config_path))
 
     def is_config(self, config_path: str) -> bool:
-        return self._file(config_path).is_file()
+        file = self._file(config_path)
+        return file.is_file() or file.stem in self._registered(config_path.rpartition("/")[0])
+
+    def _registered(self, group: str) -> list[str]:
+        packaged = group in registry.FAMILIES and Path(self.path) == packaged_conf()
+        return registry.names(group) if packaged else []
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         names: list[str] = []
@@ -125,6 +145,8 @@ class ConfigFolder(ConfigSource):
             self._list_add_result(
                 files=names, file_path=os.path.join(config_path, name), file_name=name, results_filter=results_filter
             )
+        if results_filter != ObjectType.GROUP:
+            names += self._registered(config_path)
         return sorted(set(names))
 
 
