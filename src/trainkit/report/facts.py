@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from trainkit import checkpoint, rundir
 from trainkit.errors import CheckpointError
-from trainkit.history.records import mapping, parse_config
+from trainkit.history.configs import parse_config
+from trainkit.history.records import mapping
 from trainkit.report import answers, pictures
 from trainkit.report.analysis import as_confusion
 from trainkit.report.answers import Predictions
