@@ -24,13 +24,14 @@ from trainkit.data.placement import place
 from trainkit.data.splits import Data, hold_out, limit
 from trainkit.errors import ConfigError
 from trainkit.loop import Monitor, Run, optimize
-from trainkit.metrics import Meter, better, metric_names
+from trainkit.metrics import Meter, metric_names
 from trainkit.numerics import Guard
 from trainkit.randomness import numpy_generator, reseed
 from trainkit.runtime import environment
 from trainkit.schedules import extended
 from trainkit.signals import Stop
 from trainkit.state import Checkpoints
+from trainkit.statistics import monitored
 from trainkit.stepping import bare_step, leave_untraced
 
 
@@ -134,21 +135,15 @@ def mirrors(config: Frame | Predict, data: Data) -> bool:
 
 
 def build_monitor(config: Train, data: Data) -> Monitor:
-    """`monitor=` as name and direction: `auto`, `macro_f1`, `val/loss`, `loss:min`.
-
-    Raises ConfigError when the metric is not one that will be produced.
-    """
-    name, _, mode = config.monitor.partition(":")
-    name = name.removeprefix("val/")
-    if name == "auto":
-        name = "accuracy" if data.task in ("classification", "soft") else "loss"
+    """`monitor=` as name and direction. Raises ConfigError when the metric is not one that will be produced."""
+    name, mode = monitored(config.monitor, data.task)
     known = metric_names(data.task, data.num_outputs, config.topk)
     if "val" not in data.splits:  # then the training split's own numbers, which are fewer
         known = ["loss", "accuracy"] if "accuracy" in known and data.task != "multilabel" else ["loss"]
-    if name not in known or mode not in ("", "min", "max"):
+    if name not in known or mode not in ("min", "max"):
         choices = ", ".join(["auto", *known])
         raise ConfigError(f"monitor={config.monitor}: choose from: {choices}; with :min or :max if need be")
-    return Monitor(name, mode or better(name))
+    return Monitor(name, mode)
 
 
 def build_schedule(config: Train, steps_per_epoch: int) -> Callable[[int], float]:

@@ -25,6 +25,15 @@ def better(name: str) -> Literal["min", "max"]:
     return "min" if name.rpartition("/")[2] in _LOWER_IS_BETTER else "max"
 
 
+def monitored(text: str, task: str) -> tuple[str, str]:
+    """The metric that `monitor=` names and which way it improves: `auto`, `macro_f1`, `val/loss`, `loss:min`."""
+    name, _, mode = text.partition(":")
+    name = name.removeprefix("val/")
+    if name == "auto":
+        name = "accuracy" if task in ("classification", "soft") else "loss"
+    return name, mode or better(name)
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """The mean of `count` values, and if they are several their standard deviation and an interval for the mean."""

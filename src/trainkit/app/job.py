@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainkit import registry, rundir
+from trainkit.app.direction import refuse_wrong_direction
 from trainkit.conduct import carry_out, report
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES
@@ -104,13 +105,3 @@ def finished_before(path: Path, config: dict[str, Any]) -> dict[str, Any] | None
     except (OSError, ValueError, yaml.YAMLError):  # what cannot be read is done again
         return None
     return dict(status["result"]) if stored == config else None
-
-
-def refuse_wrong_direction(sweeper: Any, result: dict[str, Any]) -> None:
-    """Raise ConfigError when an optimiser would look for the worst value: it minimises unless told otherwise."""
-    direction = sweeper.get("direction")
-    wanted = {"max": "maximize", "min": "minimize"}[result["mode"]]
-    if getattr(direction, "name", direction) not in (None, wanted):
-        raise ConfigError(
-            f"the better {result['monitor']} is the {result['mode']}imum: add hydra.sweeper.direction={wanted}"
-        )

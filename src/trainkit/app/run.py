@@ -18,11 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 import trainkit
 from trainkit import registry, rundir, storage
+from trainkit.app.direction import directed
 from trainkit.app.job import Job, JobFailed
 from trainkit.conduct import is_out_of_memory
 from trainkit.config import folders, stored
 from trainkit.config.compose import FRAMES, assignment, check_jobs, explain, parse
-from trainkit.config.frame import Config, Frame, Predict
+from trainkit.config.frame import Config, Frame, Predict, Train
 from trainkit.config.words import common_flags, prepare
 from trainkit.errors import ConfigError, ResourceError
 from trainkit.flags import FlagParser
@@ -129,6 +130,10 @@ def run_sweep(job: Job, config: Frame, overrides: list[str], flags: list[str]) -
     """Run the jobs of a sweep and summarise them. Returns 1 if one failed or none ran, else 0."""
     from trainkit.sweep.summary import summarise
 
+    if isinstance(config, Train):
+        overrides = directed(
+            config, next((f.partition("=")[2] for f in flags if "config-name" in f), job.verb), overrides
+        )
     given = [text for text in overrides if text.startswith("hydra.sweep.dir=")]
     if given:
         folder = Path(given[-1].partition("=")[2].strip("'\"")).absolute()

@@ -109,9 +109,10 @@ class Data:
 class Source(Protocol):
     """A data set that is found but not read, so that its size can decide how to read it.
 
-    on_bad: what an unreadable file does, `fail` or `skip`.
+    task: of its samples. on_bad: what an unreadable file does, `fail` or `skip`.
     """
 
+    task: Task
     on_bad: str
 
     @property

@@ -26,7 +26,7 @@ from trainkit.data.decode import DECODER, SUFFIXES, Bad, is_image, may_be_image
 from trainkit.data.decoders import Decoders, Rows, in_memory
 from trainkit.data.files import Files, Stream
 from trainkit.data.machine import num_cpus
-from trainkit.data.splits import Array, Data, Split, hold_out
+from trainkit.data.splits import Array, Data, Split, Task, hold_out
 from trainkit.errors import DataError, unknown
 from trainkit.registry import register
 from trainkit.schema import Count, Fraction
@@ -88,6 +88,7 @@ class ImageFolder:
     test_fraction: float
     split_seed: int
     notes: list[str]
+    task: Task = "classification"
 
     @property
     def nbytes(self) -> int:
@@ -146,7 +147,7 @@ class ImageFolder:
                 inputs = Files(paths, stream)
             splits[split] = Split(inputs, labels, entry.moments[rows], paths)
             first += size
-        data = Data("folder", "classification", splits, classes=self.classes, notes=notes)
+        data = Data("folder", self.task, splits, classes=self.classes, notes=notes)
         if len(data.splits["train"]):  # all of it may be unreadable, which the checks report
             hold_out(data, "test", self.test_fraction, self.split_seed)
         return data
