@@ -66,9 +66,16 @@ class Interrupted(TrainkitError):
         self.exit_code = 128 + signum
 
 
+# What some would call it, as Lightning's and Hugging Face's users would; no likeness of letters leads there.
+OTHER_NAMES = {"report": "loggers", "report_to": "loggers"}
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name most like `word`, or None when nothing is close."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    """The known name that `word` stands for, or is most like, or None when nothing is close."""
+    names = list(known)
+    if OTHER_NAMES.get(word) in names:
+        return OTHER_NAMES[word]
+    matches = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 

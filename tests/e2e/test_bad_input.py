@@ -67,6 +67,12 @@ def mine(text: str | bytes) -> dict[str, Content]:
 CONFIG = [
     Row("r01-wrong-key", "train modle=cnn", 2, r"key 'modle' is not known \(did you mean model\?\); choose from: .*"),
     Row(
+        "r01-what-others-call-it",
+        "train report=[tensorboard]",
+        2,
+        r"key 'report' is not known \(did you mean loggers\?\); choose .*",
+    ),
+    Row(
         "r02-wrong-option",
         "train model=cnnn",
         2,

@@ -38,7 +38,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     """
     started = time.monotonic()
     stop = Stop()
-    loggers = make_loggers(config.report, folder.path, to_plain(config))
+    loggers = make_loggers(config.loggers, folder.path, to_plain(config))
     report = Report([console, Files(folder.path)], loggers)
     run: Run | None = None
     lines: list[str] = []  # the answer, when `overfit` or `profile` asks a question instead of training
