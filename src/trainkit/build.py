@@ -19,10 +19,10 @@ from trainkit.checkpoints.state import Checkpoints
 from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plain
 from trainkit.data.augment.base import Augment
 from trainkit.data.checks import finish, refuse_other_kinds
-from trainkit.data.dataset import Data, hold_out, limit, strata_of
+from trainkit.data.dataset import Data, Source, hold_out, limit, strata_of
 from trainkit.data.loaders import Loader, Normalize, make_loader, tensors
 from trainkit.data.placement import place
-from trainkit.data.spec import DataSpec
+from trainkit.data.spec import DataSpec, TargetSpec
 from trainkit.errors import ConfigError
 from trainkit.loop import optimize
 from trainkit.losses.base import Loss, as_loss
@@ -32,7 +32,7 @@ from trainkit.optim.step import bare_step, leave_untraced
 from trainkit.randomness import numpy_generator, reseed
 from trainkit.runtime import Cudnn, environment
 from trainkit.schedules import Factor, extended, pure
-from trainkit.tasks.base import extra_sums, find_task, num_outputs, task_of
+from trainkit.tasks.base import Sum, extra_sums, find_task, num_outputs, task_of
 from trainkit.tasks.meter import Meter
 from trainkit.training import speed
 from trainkit.training.ema import Ema
@@ -86,12 +86,17 @@ def build_device(config: Frame | Predict) -> torch.device:
     return device
 
 
+def find_data(config: Frame | Export) -> Data | Source:
+    """The data set, or where it lies, as its builder gives it."""
+    known = {"data_dir": config.data_dir or default_data_dir(), "split_seed": config.split_seed}
+    found: Data | Source = registry.get("dataset", config.dataset.name).make(known, config.dataset.arguments)
+    refuse_other_kinds(found, config.dataset.name)
+    return found
+
+
 def build_data(config: Frame | Export, device: torch.device) -> Data:
     """The data set where `loader` wants it, val held out, checked, and with the statistics of its train split."""
-    known = {"data_dir": config.data_dir or default_data_dir(), "split_seed": config.split_seed}
-    found = registry.get("dataset", config.dataset.name).make(known, config.dataset.arguments)
-    refuse_other_kinds(found, config.dataset.name)
-    data = place(found, config.loader, None if config.workers == "auto" else config.workers, device)
+    data = place(find_data(config), config.loader, None if config.workers == "auto" else config.workers, device)
     hold_out(data, "val", config.val_fraction, config.split_seed)
     finish(data)
     if isinstance(config, Train) and config.limit_batches is not None:
@@ -157,9 +162,13 @@ def build_loss(config: Frame, spec: DataSpec, device: torch.device, model: nn.Mo
 
 def build_meter(config: Frame, spec: DataSpec, device: torch.device, full: bool) -> Meter:
     """An empty meter for the data's target; `full` for evaluation, else what training can afford."""
-    target = spec.target
-    sums = task_of(target).sums(target, full=full, topk=config.topk)
-    return Meter([*sums, *(extra_sums(target, num_outputs(spec)) if full else [])], device)
+    return Meter(_measured(config, spec.target, full), device)
+
+
+def _measured(config: Frame, target: TargetSpec, full: bool) -> list[Sum]:
+    task = task_of(target)
+    extra = extra_sums(target, task.num_outputs(target)) if full else []
+    return [*task.sums(target, full=full, topk=config.topk), *extra]
 
 
 def mirrors(config: Frame | Predict, spec: DataSpec, name: str) -> bool:
@@ -170,9 +179,15 @@ def mirrors(config: Frame | Predict, spec: DataSpec, name: str) -> bool:
 
 
 def build_monitor(config: Train, data: Data) -> Monitor:
+    """What `monitor=` asks for of this data. Raises ConfigError when it is not a metric that will be produced."""
+    return monitor_of(config, data.spec.target, full="val" in data.splits)
+
+
+def monitor_of(config: Train, target: TargetSpec, *, full: bool = True) -> Monitor:
     """`monitor=` as name and direction: `auto`, `macro_f1`, `val/loss`, `loss:min`; or `last`.
 
-    Raises ConfigError when the metric is not one that will be produced.
+    full: as of `build_meter`; without val, the training split's own numbers judge, which are fewer. Raises ConfigError
+    for any other metric.
     """
     name, _, mode = config.monitor.partition(":")
     if name == LAST and not mode:
@@ -183,9 +198,8 @@ def build_monitor(config: Train, data: Data) -> Monitor:
         return Monitor(LAST, "max")
     name = name.removeprefix("val/")
     if name == "auto":
-        name = task_of(data.spec.target).monitor
-    # without val the training split's own numbers, which are fewer
-    known = {one.name: one for one in build_meter(config, data.spec, torch.device("cpu"), "val" in data.splits).metrics}
+        name = task_of(target).monitor
+    known = {one.name: one for one in Meter(_measured(config, target, full), "cpu").metrics}
     if name not in known or mode not in ("", "min", "max"):
         choices = ", ".join(["auto", *known, LAST])
         raise ConfigError(f"monitor={config.monitor}: choose from: {choices}; with :min or :max if need be")

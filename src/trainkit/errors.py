@@ -66,6 +66,8 @@ class Interrupted(TrainkitError):
         self.exit_code = 128 + signum
 
 
+# What some would call it, as Lightning's and Hugging Face's users would; no likeness of letters leads there.
+OTHER_NAMES = {"report": "loggers", "report_to": "loggers"}
 _MANY = 20  # names that nobody reads through
 _NO_MEMORY = re.compile(r"can(?:'t|not) allocate memory|failed to map segment", re.IGNORECASE)
 
@@ -90,12 +92,15 @@ def first_line(error: BaseException) -> str:
 
 
 def near(word: str, known: Iterable[str]) -> list[str]:
-    """The known names that `word` may be a slip of, all equally likely.
+    """The known names that `word` stands for, or may be a slip of, all equally likely.
 
     A third of the letters may be wrong, one at least; one may also be the beginning of the other, or a part of it.
     """
     found: dict[str, int] = {}
-    for name in dict.fromkeys(known):
+    names = list(dict.fromkeys(known))
+    if OTHER_NAMES.get(word) in names:
+        return [OTHER_NAMES[word]]
+    for name in names:
         said, meant = (text.strip("-").lower().replace("-", "_") for text in (word, name))
         begins = (len(said) >= 3 and meant.startswith(said)) or (len(meant) >= 4 and said.startswith(meant))
         part = begins or (len(said) >= 4 and said in meant.split("_"))

@@ -175,6 +175,12 @@ CONFIG = [
         r"key 'modle' is not known \(did you mean model\?\); --help lists all \d+$",
     ),
     Row(
+        "r01-what-others-call-it",
+        "train report=[tensorboard]",
+        2,
+        r"key 'report' is not known \(did you mean loggers\?\); choose .*",
+    ),
+    Row(
         "r02-wrong-option",
         "train model=cnnn",
         2,

@@ -80,7 +80,7 @@ def events_so_far(run: Path) -> list[str]:
 
 @needs("tensorboard")
 def test_tensorboard_is_read_back(trainkit_here: CommandHere, tmp_path: Path) -> None:
-    done = trainkit_here("train", *QUICK, "epochs=3", "report=[tensorboard]")
+    done = trainkit_here("train", *QUICK, "epochs=3", "loggers=[tensorboard]")
     assert (done.code, done.err) == (0, "")
     assert "  tensorboard --logdir run/tensorboard\n" in done.out
     folder = tmp_path / "run" / "tensorboard"
@@ -97,7 +97,7 @@ def test_tensorboard_is_read_back(trainkit_here: CommandHere, tmp_path: Path) ->
 def test_tensorboard_forgets_what_a_resumed_run_repeats(tmp_path: Path) -> None:
     """A killed run has logged steps that no checkpoint holds; they are trained, and logged, again."""
     run = tmp_path / "run"
-    first = start(tmp_path, "train", *QUICK, "epochs=100000", "report=[tensorboard]", "checkpoint_every=7steps")
+    first = start(tmp_path, "train", *QUICK, "epochs=100000", "loggers=[tensorboard]", "checkpoint_every=7steps")
     wait_for_steps(run, 60, first)
     first.kill()
     first.wait()
@@ -119,7 +119,7 @@ def test_tensorboard_forgets_what_a_resumed_run_repeats(tmp_path: Path) -> None:
 def test_wandb_stays_on_this_machine(trainkit: Command, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    done = trainkit("train", *QUICK, "epochs=2", "report=[wandb]", env={"HOME": str(home)})
+    done = trainkit("train", *QUICK, "epochs=2", "loggers=[wandb]", env={"HOME": str(home)})
     assert (done.returncode, done.stderr) == (0, "")
     assert "  wandb sync run/wandb/offline-run-*\n" in done.stdout
     ((file,),) = [list(folder.glob("*.wandb")) for folder in (tmp_path / "run" / "wandb").glob("offline-run-*")]
@@ -159,7 +159,7 @@ def wandb_history(file: Path) -> list[dict[str, Any]]:
 @needs("mlflow")
 @needs("sqlalchemy")
 def test_mlflow_keeps_a_run_and_a_broken_data_base_does_not_stop_the_next(trainkit: Command, tmp_path: Path) -> None:
-    done = trainkit("train", *QUICK, "epochs=2", "report=[mlflow]")
+    done = trainkit("train", *QUICK, "epochs=2", "loggers=[mlflow]")
     assert (done.returncode, done.stderr) == (0, "")
     base = tmp_path / "outputs" / "mlflow.db"
     assert f"  mlflow ui --backend-store-uri sqlite:///{base}\n" in done.stdout
@@ -171,9 +171,9 @@ def test_mlflow_keeps_a_run_and_a_broken_data_base_does_not_stop_the_next(traink
 
     good = numbers(tmp_path / "run")
     base.write_bytes(b"not a data base" * 1000)
-    again = trainkit("train", *QUICK, "epochs=2", "report=[mlflow]", "hydra.run.dir=again")
+    again = trainkit("train", *QUICK, "epochs=2", "loggers=[mlflow]", "hydra.run.dir=again")
     assert again.returncode == 0
-    assert again.stdout.count("note: report=mlflow failed and is off for the rest of this run: ") == 1
+    assert again.stdout.count("note: loggers=mlflow failed and is off for the rest of this run: ") == 1
     assert numbers(tmp_path / "again") == good
 
 
@@ -199,9 +199,9 @@ print(json.dumps(found))
 @needs("mlflow")
 def test_a_server_that_is_not_there(trainkit: Command, tmp_path: Path) -> None:
     env = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    done = trainkit("train", *QUICK, "epochs=2", "report=[mlflow]", env=env)
+    done = trainkit("train", *QUICK, "epochs=2", "loggers=[mlflow]", env=env)
     assert done.returncode == 0
-    assert done.stdout.count("report=mlflow failed and is off for the rest of this run: ") == 1
+    assert done.stdout.count("loggers=mlflow failed and is off for the rest of this run: ") == 1
     assert not (tmp_path / "outputs" / "mlflow.db").exists()
 
 
@@ -209,9 +209,9 @@ def test_a_server_that_is_not_there(trainkit: Command, tmp_path: Path) -> None:
 def test_a_logger_that_fails_changes_no_number(trainkit_here: CommandHere, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").write_text("a file where its folder should be")
-    done = trainkit_here("train", *QUICK, "epochs=2", "report=[tensorboard]")
+    done = trainkit_here("train", *QUICK, "epochs=2", "loggers=[tensorboard]")
     assert done.code == 0
-    assert done.out.count("note: report=tensorboard failed and is off for the rest of this run: ") == 1
+    assert done.out.count("note: loggers=tensorboard failed and is off for the rest of this run: ") == 1
     assert "tensorboard --logdir" not in done.out
     assert trainkit_here("train", *QUICK, "epochs=2", "hydra.run.dir=plain").code == 0
     assert numbers(tmp_path / "run") == numbers(tmp_path / "plain")
@@ -221,17 +221,17 @@ def test_a_logger_that_fails_changes_no_number(trainkit_here: CommandHere, tmp_p
 def test_a_missing_package_is_said_before_anything_is_made(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()  # a folder of that name is not the package
     script = f"import sys; sys.modules[{name!r}] = None; from trainkit.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", script, "train", f"report=[{name}]"]
+    command = [sys.executable, "-c", script, "train", f"loggers=[{name}]"]
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 2
-    expected = f"trainkit: error: report={name} needs the package {name}: pip install 'trainkit[{name}]'\n"
+    expected = f"trainkit: error: loggers={name} needs the package {name}: pip install 'trainkit[{name}]'\n"
     assert done.stderr == expected
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_an_unknown_logger_is_refused(trainkit_here: CommandHere) -> None:
-    done = trainkit_here("train", "report=[tensorbord]")
+    done = trainkit_here("train", "loggers=[tensorbord]")
     assert done.code == 2
     assert done.err.startswith(
-        "trainkit: error: report[0]: value 'tensorbord' is not known (did you mean tensorboard?)"
+        "trainkit: error: loggers[0]: value 'tensorbord' is not known (did you mean tensorboard?)"
     )

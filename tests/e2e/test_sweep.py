@@ -220,15 +220,34 @@ def test_optuna(trainkit: Command, tmp_path: Path) -> None:
     skip_without("hydra-optuna-sweeper")
     done = trainkit(
         *("train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"),
-        *("hydra.sweeper.direction=maximize", "hydra.sweeper.sampler.seed=0", "optim.lr=interval(0.001,0.5)", *SMALL),
+        *("hydra.sweeper.sampler.seed=0", "optim.lr=interval(0.001,0.5)", *SMALL),
     )
     assert done.returncode == 0, done.stderr
     folder = the_sweep(tmp_path)
     rows = read_csv(folder)
     assert len(rows) == 3 and len({row["optim.lr"] for row in rows}) == 3
     found = yaml.safe_load((folder / "optimization_results.yaml").read_text(encoding="utf-8"))
-    assert found["best_value"] == float(rows[0]["objective"])  # the sweeper got what the run monitored
+    assert found["best_value"] == float(rows[0]["objective"])  # the largest accuracy: nobody had to say so
     assert found["best_params"]["optim.lr"] == pytest.approx(float(rows[0]["optim.lr"]))
+
+
+def test_optuna_follows_the_monitor(trainkit: Command, tmp_path: Path) -> None:
+    skip_without("hydra-optuna-sweeper")
+    search = ("train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1")
+    lr = "optim.lr=interval(0.001,0.5)"
+    refused = trainkit(*search, lr, "hydra.sweeper.direction=minimize", *SMALL)
+    assert refused.returncode == 2, refused.stdout
+    assert refused.stderr == (
+        "trainkit: error: hydra.sweeper.direction=minimize: the better accuracy is the maximum; "
+        "leave it out, or set it to maximize\n"
+    )
+    assert not (tmp_path / "outputs").exists()
+    for words, direction, best in [(["monitor=loss"], "minimize", min), (["monitor=loss:max"], "maximize", max)]:
+        done = trainkit(*search, lr, *words, f"output_dir={direction}", *SMALL)
+        assert done.returncode == 0, done.stderr
+        (folder,) = (tmp_path / direction / "sweeps").iterdir()
+        found = yaml.safe_load((folder / "optimization_results.yaml").read_text(encoding="utf-8"))
+        assert found["best_value"] == best(float(row["objective"]) for row in read_csv(folder))
 
 
 PLUGIN = '''

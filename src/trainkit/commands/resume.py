@@ -24,7 +24,7 @@ from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError, TrainkitError
 from trainkit.launch.job import Job, run_job
 from trainkit.run_folders import rundir
-from trainkit.run_folders.records import parse_config
+from trainkit.run_folders.configs import parse_config
 from trainkit.text import without_secrets
 
 RULES = ("hold", "stretch", "rewarm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from trainkit.console.columns import cut, emit, lines_of, terminal_width, total_
 from trainkit.errors import ConfigError
 from trainkit.run_folders import query
 from trainkit.run_folders.records import Record, find, short_id
-from trainkit.text import say, to_json, visible
+from trainkit.text import say, visible
 
 HELP = """\
 usage: trainkit runs [FOLDER] [FILTER …] [--sort KEY] [--columns KEY,…] [--json]
@@ -52,7 +52,7 @@ def runs(argv: Sequence[str]) -> int:
     chosen = [record for record in found if all(f.matches(record) for f in filters)]
     placed = [(0, record) for record in query.ordered(chosen, sort)] if sort else query.tree(chosen)
     if flags.json:
-        emit([to_json({"runs": [as_json(r) for _, r in placed], "skipped": list(map(str, skipped))})])
+        emit(json_lines(placed, skipped))
         return 0
     if placed:
         emit(table(placed, columns, terminal_width()))
@@ -100,6 +100,14 @@ def note(found: int, chosen: int, skipped: int, folder: Path) -> None:
         say(f"note: {folders} skipped, without a run or damaged (--json names them)", stream=sys.stderr)
 
 
+def json_lines(placed: Sequence[tuple[int, Record]], skipped: Sequence[Path]) -> Iterator[str]:
+    """The runs as one JSON object, a run a line: thousands are never in memory at once."""
+    yield '{"runs": ['
+    for number, (_, record) in enumerate(placed, start=1):
+        yield json.dumps(as_json(record), default=str) + ("," if number < len(placed) else "")
+    yield f'], "skipped": {json.dumps(list(map(str, skipped)))}}}'
+
+
 def as_json(record: Record) -> dict[str, Any]:
     """All that is known of a run, as JSON data."""
     relation, origin = record.origin or (None, None)
@@ -123,19 +131,19 @@ def table(placed: Sequence[tuple[int, Record]], columns: Sequence[str], width: i
             if total_width(list(cells.values())) - spare <= width:
                 break
             del cells[key]
-    left = [key in ("run", "from") or not _numeric([record.value(key) for record in records]) for key in cells]
+    left = [key in ("run", "from") or not _numeric(record.value(key) for record in records) for key in cells]
     return lines_of(list(zip(*cells.values(), strict=True)), left, width)
 
 
 def default_columns(records: Sequence[Record]) -> list[str]:
     """What is shown without `--columns`: each monitored metric, the same on test, and the rest where there is any."""
-    monitors = [str(r.facts["monitor"]) for r in records if r.facts["monitor"] and r.verb != "eval"]
+    monitors = [str(r.value("monitor")) for r in records if r.value("monitor") and r.verb != "eval"]
     measured = sorted(set(monitors), key=lambda name: (-monitors.count(name), name))
     measured += [f"test/{name.partition('/')[2]}" for name in measured]
     if not monitors:  # nothing but evaluations, or nothing that has ended
         measured = [f"{split}/{name}" for split in ("val", "test", "train") for name in ("accuracy", "rmse", "loss")]
     kept = [name for name in dict.fromkeys(measured) if any(name in record.metrics for record in records)]
-    resumed = ["resumed"] if any(record.facts["resumed"] for record in records) else []
+    resumed = ["resumed"] if any(record.value("resumed") for record in records) else []
     origin = ["from"] if any(record.origin for record in records) else []
     return ["run", "started", "state", "label", *kept, "seconds", *resumed, *origin, "overrides"]
 
@@ -177,5 +185,5 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str).replace(" ", "")
 
 
-def _numeric(values: Sequence[Any]) -> bool:
+def _numeric(values: Iterable[Any]) -> bool:
     return all(value is None or query.is_number(value) for value in values)

@@ -28,10 +28,8 @@ from trainkit.report.answers import Collector
 from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.run_folders import rundir
 from trainkit.run_folders.rundir import RunDir
-from trainkit.runs import rundir
 from trainkit.runtime import environment
 from trainkit.tasks.meter import Metrics
-from trainkit.train import debug
 from trainkit.training import debug
 from trainkit.training.run import Run
 from trainkit.training.signals import Stop
@@ -46,7 +44,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     """
     started = time.monotonic()
     stop = Stop()
-    loggers = make_loggers(config.report, folder.path, to_plain(config))
+    loggers = make_loggers(config.loggers, folder.path, to_plain(config))
     report = Report([console, Files(folder.path)], loggers)
     run: Run | None = None
     lines: list[str] = []  # the answer, when `overfit` or `profile` asks a question instead of training

@@ -11,7 +11,7 @@ from trainkit.registry import FAMILIES
 # No bit of a result depends on these.
 FREE = (
     *("log_every", "loader", "workers", "data_dir", "output_dir", "plugins", "checkpoint_every", "keep_last"),
-    *("report", "anomaly", "max_skipped", "tta", "topk", "plots"),
+    *("loggers", "anomaly", "max_skipped", "tta", "topk", "plots"),
 )
 # These change the rounding, and not what is meant.
 ROUNDING = ("device", "precision", "channels_last", "compile", "cuda_graph", "recompute", "accumulate")

@@ -30,7 +30,7 @@ def check(values: dict[str, Any], frame: type[AnyFrame], problems: list[str]) ->
         else:
             typed[name] = convert(value, field.annotation, name, problems)
     if len(problems) == before:
-        problems += missing_packages(typed.get("report", []))
+        problems += missing_packages(typed.get("loggers", []))
     return frame(**typed) if len(problems) == before else None
 
 
@@ -39,7 +39,7 @@ def missing_packages(loggers: list[str]) -> list[str]:
     specs = {name: importlib.util.find_spec(name) for name in loggers}
     # a folder of that name in the current one counts as a package too, but has no origin
     missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
-    return [f"report={name} needs the package {name}: pip install 'trainkit[{name}]'" for name in missing]
+    return [f"loggers={name} needs the package {name}: pip install 'trainkit[{name}]'" for name in missing]
 
 
 def check_component(group: str, node: Any, problems: list[str]) -> Choice | None:

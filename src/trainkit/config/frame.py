@@ -66,7 +66,7 @@ class Train(Frame):
     cuda_graph: bool = False
     recompute: bool = False
     log_every: Count = 50
-    report: list[Literal["tensorboard", "wandb", "mlflow"]] = dataclasses.field(default_factory=list)
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = dataclasses.field(default_factory=list)
     limit_batches: Count | None = None
     overfit: bool = False
     profile: Count | None = None

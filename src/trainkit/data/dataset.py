@@ -103,6 +103,10 @@ class Source(Protocol):
     on_bad: str
 
     @property
+    def target(self) -> TargetSpec:
+        """What is asked of a model."""
+
+    @property
     def nbytes(self) -> int:
         """Bytes that all inputs take when decoded."""
 

@@ -20,13 +20,14 @@ from trainkit.config import folders
 from trainkit.config.changes import changes_meaning, differences
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES, assignment
-from trainkit.config.frame import Eval, Frame, to_plain
+from trainkit.config.frame import Eval, Frame, Train, to_plain
 from trainkit.console.console import Console
 from trainkit.errors import ConfigError
+from trainkit.launch.direction import directed, refuse_wrong_direction
 from trainkit.launch.job import Job, run_job, was_interrupted
 from trainkit.launch.outcome import report
 from trainkit.run_folders import rundir
-from trainkit.run_folders.records import parse_config
+from trainkit.run_folders.configs import parse_config
 from trainkit.run_folders.rundir import RunDir
 from trainkit.text import say, without_secrets
 
@@ -100,6 +101,9 @@ def run_sweep(task: SweepJob, config: Frame, command: Sequence[str], overrides: 
 
     Returns 1 if one failed or none ran, else 0. Raises ConfigError when the folder is in use or is another sweep's.
     """
+    if isinstance(config, Train):
+        named = [text.partition("=")[2] for text in flags if text.startswith("--config-name=")]
+        overrides = directed(config, named[-1] if named else task.verb, overrides)
     given = [text for text in overrides if text.startswith("hydra.sweep.dir=")]
     if given:
         folder = Path(given[-1].partition("=")[2].strip("'\"")).absolute()
@@ -177,16 +181,6 @@ def finished_before(path: Path, config: dict[str, Any]) -> dict[str, Any] | None
             other = f"{rundir.shown(path)} holds a finished run with {key}={was}, and not {now}"
             raise ConfigError(f"{other}: name another folder for this one")
     return None
-
-
-def refuse_wrong_direction(sweeper: Any, result: dict[str, Any]) -> None:
-    """Raise ConfigError when an optimizer would look for the worst value: it minimizes unless told otherwise."""
-    direction = sweeper.get("direction")
-    wanted = {"max": "maximize", "min": "minimize"}[result["mode"]]
-    if getattr(direction, "name", direction) not in (None, wanted):
-        raise ConfigError(
-            f"the better {result['monitor']} is the {result['mode']}imum: add hydra.sweeper.direction={wanted}"
-        )
 
 
 def call_hydra(verb: str, task: Any, argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The loggers that `report=` can choose; a module is imported only when its name is chosen."""
+"""The loggers that `loggers=` can choose; a module is imported only when its name is chosen."""
 
 from __future__ import annotations
 

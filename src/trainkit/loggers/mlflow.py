@@ -1,4 +1,4 @@
-"""`report=[mlflow]`: MLflow, in OUTPUT_DIR/mlflow.db unless MLFLOW_TRACKING_URI says otherwise."""
+"""`loggers=[mlflow]`: MLflow, in OUTPUT_DIR/mlflow.db unless MLFLOW_TRACKING_URI says otherwise."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class OwnSink(Sink, Protocol):
 
 
 class Logger(Sink, Protocol):
-    """A sink that `report=` has chosen; `look` is the command that shows what it has written."""
+    """A sink that `loggers=` has chosen; `look` is the command that shows what it has written."""
 
     name: str
 
@@ -93,8 +93,8 @@ class Report:
             except Exception as error:
                 self.loggers.remove(logger)
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
-                self.note(f"report={logger.name} failed and is off for the rest of this run: {reason}")
-                log.warning("report=%s failed", logger.name, exc_info=error)
+                self.note(f"loggers={logger.name} failed and is off for the rest of this run: {reason}")
+                log.warning("loggers=%s failed", logger.name, exc_info=error)
         for sink in self.sinks:
             fact(sink)
 

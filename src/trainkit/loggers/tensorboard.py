@@ -1,4 +1,4 @@
-"""`report=[tensorboard]`: event files in RUN/tensorboard."""
+"""`loggers=[tensorboard]`: event files in RUN/tensorboard."""
 
 from __future__ import annotations
 

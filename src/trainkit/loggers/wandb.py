@@ -1,4 +1,4 @@
-"""`report=[wandb]`: Weights & Biases, offline in RUN/wandb unless WANDB_MODE says otherwise."""
+"""`loggers=[wandb]`: Weights & Biases, offline in RUN/wandb unless WANDB_MODE says otherwise."""
 
 from __future__ import annotations
 

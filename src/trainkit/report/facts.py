@@ -21,7 +21,7 @@ from trainkit.report import answers, pictures
 from trainkit.report.analysis import MOST_CLASSES, as_confusion, count_confusion
 from trainkit.report.answers import Predictions
 from trainkit.run_folders import rundir
-from trainkit.run_folders.records import mapping, parse_config
+from trainkit.run_folders.configs import parse_config
 
 Row = dict[str, Any]
 Value = TypeVar("Value")

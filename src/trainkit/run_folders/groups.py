@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from trainkit.run_folders.records import Record, read_config
+from trainkit.run_folders.configs import read_config
+from trainkit.run_folders.records import Record
 from trainkit.statistics import Estimate, better, estimate
 
 # What does not make a run another experiment: the seed is what a group has several of, and where the folder lies.

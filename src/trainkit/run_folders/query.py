@@ -6,11 +6,11 @@ import dataclasses
 import json
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainkit.errors import ConfigError, nearest
-from trainkit.run_folders.records import Record, short_id
+from trainkit.run_folders.records import FACTS, Record, short_id
 
 # The longer ones first: `>=` is not `>` and a value that begins with `=`.
 OPERATORS = {
@@ -76,7 +76,7 @@ def refuse_unknown(keys: Iterable[str], records: Sequence[Record]) -> None:
             everything = {name for record in records for known in _known(record) for name in known}
             close = nearest(key, sorted(everything))
             hint = f" (did you mean {close}?)" if close else ""
-            facts = ", ".join(records[0].facts)
+            facts = ", ".join(FACTS)
             problems.append(
                 f"no run here has '{key}'{hint}; choose a fact ({facts}), a metric as in val/accuracy, "
                 "or a config key as in optim.lr"
@@ -85,8 +85,8 @@ def refuse_unknown(keys: Iterable[str], records: Sequence[Record]) -> None:
         raise ConfigError(*problems)
 
 
-def _known(record: Record) -> tuple[dict[str, Any], ...]:
-    return record.facts, record.metrics, record.config
+def _known(record: Record) -> tuple[Mapping[str, Any], ...]:
+    return FACTS, record.metrics, record.config
 
 
 def ordered(records: Iterable[Record], keys: Sequence[str]) -> list[Record]:

@@ -8,16 +8,20 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from trainkit import storage
-from trainkit.config.changes import flat
 from trainkit.errors import ConfigError
 from trainkit.run_folders import rundir
+from trainkit.run_folders.configs import read_parts
 
 STAMPED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_(?P<label>.+))?_(?P<uid>[0-9a-f]{6})")
+# What a record keeps of status.json and of its `result`: of thousands of runs, the rest would fill the memory.
+STATUS = ("verb", "started", "ended", "seconds", "exit_code", "error", "overrides", "resumed", "parent", "reproduces")
+RESULT = ("monitor", "objective", "best_epoch")
 
 
 @dataclasses.dataclass
@@ -46,10 +50,20 @@ class Record:
     def result(self) -> dict[str, Any]:
         return mapping(self.status.get("result"))
 
-    @functools.cached_property
+    @property
     def config(self) -> dict[str, Any]:
         """The config by dotted key, a component's name under its group: `model` and `model.hidden`. Empty if lost."""
-        return read_config(self.path / "config.yaml")
+        return {key: value for part in self._config for key, value in part.items()}
+
+    @functools.cached_property
+    def _config(self) -> tuple[dict[str, Any], ...]:
+        return read_parts(os.path.join(self.path, "config.yaml"))
+
+    def _in_config(self, key: str, default: Any = None) -> Any:
+        for part in reversed(self._config):
+            if key in part:
+                return part[key]
+        return default
 
     @property
     def label(self) -> str:
@@ -59,7 +73,7 @@ class Record:
 
     def _components(self) -> Iterator[str]:
         for group in ("dataset", "model"):
-            yield str(self.config.get(group, "?"))
+            yield str(self._in_config(group, "?"))
 
     @property
     def origin(self) -> tuple[str, Path] | None:
@@ -67,35 +81,50 @@ class Record:
         for field, relation in (("parent", "extends"), ("reproduces", "reproduces")):
             if isinstance(self.status.get(field), str):
                 return relation, Path(self.status[field])
-        if self.verb == "eval" and isinstance(self.config.get("ckpt"), str):
-            return "evaluates", evaluated_run(Path(self.config["ckpt"]))
+        if self.verb == "eval" and isinstance(ckpt := self._in_config("ckpt"), str):
+            return "evaluates", evaluated_run(Path(ckpt))
         return None
 
-    @functools.cached_property
+    @property
     def facts(self) -> dict[str, Any]:
         """What is known beside config and metrics, by the names that `runs` filters and sorts by."""
-        resumed = self.status.get("resumed")
-        overrides = self.status.get("overrides")
-        return {
-            "run": self.id,
-            "path": str(self.path),
-            "verb": self.verb,
-            "state": self.state,
-            "label": self.label,
-            **{name: self.status.get(name) for name in ("started", "ended", "seconds", "exit_code", "error")},
-            **{name: self.result.get(name) for name in ("monitor", "objective", "best_epoch")},
-            "epoch": self.epoch,
-            "step": self.step,
-            "resumed": len(resumed) if isinstance(resumed, list) else 0,
-            "overrides": " ".join(map(str, overrides)) if isinstance(overrides, list) else "",
-        }
+        return {name: read(self) for name, read in FACTS.items()}
 
     def value(self, key: str) -> Any:
         """A fact, a metric or a config key; None where the run has no such value."""
-        for values in (self.facts, self.metrics):
-            if key in values:
-                return values[key]
-        return self.config.get(key)
+        if key in FACTS:
+            return FACTS[key](self)
+        if key in self.metrics:
+            return self.metrics[key]
+        return self._in_config(key)
+
+
+def _in_status(name: str) -> Callable[[Record], Any]:
+    return lambda record: record.status.get(name)
+
+
+def _in_result(name: str) -> Callable[[Record], Any]:
+    return lambda record: record.result.get(name)
+
+
+def _list_in_status(record: Record, name: str) -> list[Any]:
+    found = record.status.get(name)
+    return found if isinstance(found, list) else []
+
+
+FACTS: dict[str, Callable[[Record], Any]] = {
+    "run": lambda record: record.id,
+    "path": lambda record: str(record.path),
+    "verb": lambda record: record.verb,
+    "state": lambda record: record.state,
+    "label": lambda record: record.label,
+    **{name: _in_status(name) for name in ("started", "ended", "seconds", "exit_code", "error")},
+    **{name: _in_result(name) for name in RESULT},
+    "epoch": lambda record: record.epoch,
+    "step": lambda record: record.step,
+    "resumed": lambda record: len(_list_in_status(record, "resumed")),
+    "overrides": lambda record: " ".join(map(str, _list_in_status(record, "overrides"))),
+}
 
 
 def evaluated_run(ckpt: Path) -> Path:
@@ -114,11 +143,13 @@ def read(folder: Path) -> Record | None:
         state = "killed" if status["state"] == "running" else status["state"]
     result = mapping(status.get("result"))
     splits = mapping(result.get("metrics")).items()
-    metrics = {f"{split}/{name}": value for split, values in splits for name, value in _numbers(values).items()}
+    metrics = {intern(f"{split}/{name}"): value for split, values in splits for name, value in _numbers(values)}
     epoch, step = _count(result.get("epochs")), _count(result.get("steps"))
     if not result and status["verb"] == "train":
         metrics, epoch, step = _progress(folder / "metrics.jsonl")
-    return Record(folder, short_id(folder), state, status, metrics, epoch, step)
+    kept = {name: status[name] for name in STATUS if name in status}
+    kept["result"] = {name: result[name] for name in RESULT if name in result}
+    return Record(folder, short_id(folder), state, kept, metrics, epoch, step)
 
 
 def find(root: Path) -> tuple[list[Record], list[Path]]:
@@ -139,20 +170,20 @@ def find(root: Path) -> tuple[list[Record], list[Path]]:
     return records, skipped
 
 
-def _age(record: Record) -> tuple[str, Path, int, str]:
+def _age(record: Record) -> tuple[str, str, int, str]:
     name = record.path.name  # job 10 of a sweep comes after job 9
     number = int(name) if name.isdecimal() else 0
-    return str(record.status.get("started", "")), record.path.parent, number, name
+    return str(record.status.get("started", "")), os.path.dirname(record.path), number, name
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]], records: list[Record], skipped: list[Path]) -> bool:
     """Collect what is in and below a folder; returns whether any of it is, or was, a run."""
     try:
-        stat = folder.stat()
+        stat = os.stat(folder)
         if (stat.st_dev, stat.st_ino) in seen:  # a link to what was looked at already
             return True
         seen.add((stat.st_dev, stat.st_ino))
-        if (folder / "status.json").exists():
+        if os.path.exists(os.path.join(folder, "status.json")):
             record = read(folder)
             if record is None:
                 skipped.append(folder)
@@ -180,32 +211,11 @@ def short_id(folder: Path) -> str:
     return f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """A run's config by dotted key; empty when the file is missing or damaged."""
-    try:
-        return flat(parse_config(storage.read_text(file), file))
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
-def parse_config(text: str, file: Path) -> dict[str, Any]:
-    """The config in the text of a run's config.yaml, whoever wrote it. Raises ValueError for anything else."""
-    import yaml
-
-    try:
-        if "&" in text:  # an alias can stand for billions of nodes; the careful reader refuses that
-            from trainkit.config.folders import read_yaml
-
-            return read_yaml(text, file)
-        return mapping(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # eight times as fast
-    except (yaml.YAMLError, ConfigError) as error:
-        raise ValueError(str(error)) from error
-
-
 def _read_status(folder: Path) -> dict[str, Any] | None:
     try:
-        status = rundir.read_status(folder)
-    except RecursionError:
+        with open(os.path.join(folder, "status.json"), "rb", buffering=0) as file:
+            status = mapping(json.loads(file.read().decode()))
+    except (OSError, ValueError, RecursionError):
         return None
     return status if isinstance(status.get("verb"), str) and isinstance(status.get("state"), str) else None
 
@@ -225,7 +235,7 @@ def _progress(file: Path) -> tuple[dict[str, float], int | None, int | None]:
             best = last if last.get("best") is True else best
     except OSError:
         return {}, None, None
-    metrics = {name: value for name, value in _numbers(best).items() if "/" in name}
+    metrics = {name: value for name, value in _numbers(best) if "/" in name}
     return metrics, _count(last.get("epoch")), _count(last.get("step"))
 
 
@@ -234,9 +244,8 @@ def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _numbers(value: Any) -> dict[str, float]:
-    numbers = mapping(value).items()
-    return {str(k): v for k, v in numbers if isinstance(v, (int, float)) and not isinstance(v, bool)}
+def _numbers(value: Any) -> Iterator[tuple[str, float]]:
+    return ((str(k), v) for k, v in mapping(value).items() if type(v) is float or type(v) is int)
 
 
 def _count(value: Any) -> int | None:

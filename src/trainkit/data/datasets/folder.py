@@ -92,6 +92,10 @@ class ImageFolder:
     notes: list[str]
 
     @property
+    def target(self) -> TargetSpec:
+        return TargetSpec("classification", classes=self.classes)
+
+    @property
     def nbytes(self) -> int:
         return len(self._paths()) * math.prod(self.shape)
 
@@ -148,7 +152,7 @@ class ImageFolder:
                 inputs = Files(paths, stream)
             splits[split] = Split(inputs, labels, entry.moments[rows], paths)
             first += size
-        data = Data("folder", splits, TargetSpec("classification", classes=self.classes), notes=notes)
+        data = Data("folder", splits, self.target, notes=notes)
         if len(data.splits["train"]):  # all of it may be unreadable, which the checks report
             hold_out(data, "test", self.test_fraction, self.split_seed)
         return data
