@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
-
 from trainkit.report.analysis import as_confusion, confused, interval, per_class, reliability, true_probability, worst
 from trainkit.report.answers import Predictions
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from trainkit.report.answers import Collector, Predictions
 
 from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize
 from trainkit.data.splits import Split
 from trainkit.report import answers, pictures
-from trainkit.report.answers import Collector, Predictions
 
 if TYPE_CHECKING:
     from conftest import CommandHere
