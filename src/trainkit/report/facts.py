@@ -213,10 +213,8 @@ def _read_metrics(facts: Facts) -> None:
             _put(facts.epochs, row, "epoch")
         elif row.get("event") == "step" and number(row.get("step")) is not None:
             _put(facts.steps, row, "step")
-        elif row.get("event") == "end":
-            facts.measured = _measured(row.get("metrics"))
-        if row.get("event") in ("start", "end") and "measured" in row:
-            facts.metrics = read_metrics(row["measured"])
+        elif row.get("event") in ("start", "end"):
+            facts.measured, facts.metrics = _measured(row.get("metrics")), read_metrics(row.get("measured"))
     if torn:
         facts.missing.append(f"metrics.jsonl: {torn} of {len(text.splitlines())} lines cannot be read")
 
