@@ -108,8 +108,3 @@ def test_holm_holds_the_chance_of_a_false_alarm() -> None:
             rejected.add(index)
         assert {i for i, p in enumerate(holm(p_values)) if p <= level} == rejected
     assert holm([]) == []
-
-
-def test_which_way_is_better() -> None:
-    names = ["val/loss", "rmse", "test/mae", "accuracy", "val/r2", "test/macro_f1"]
-    assert [statistics.better(name) for name in names] == ["min"] * 3 + ["max"] * 3

@@ -322,7 +322,7 @@ def build_forward(
         model,
         device,
         dtype=speed.set_precision(config.precision, device),
-        channels_last=config.channels_last,
+        channels_last=[name for name, one in spec.inputs.items() if config.channels_last and one.is_image],
         compile=config.compile,
         recompute=recompute,
         several=len(spec.inputs) > 1,

@@ -1,4 +1,4 @@
-"""Comparing measured numbers: which way is better, intervals over seeds, paired tests over samples. No torch.
+"""Comparing measured numbers: intervals over seeds and of shares, paired tests over samples. No torch.
 
 SciPy and NumPy are imported where they are needed, and nothing else of this module needs them.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 LEVEL = 0.95  # of every interval; what is called distinguishable has p < 1 - LEVEL
 EXACT = 1000  # disagreements up to which McNemar's test is exact
 RESAMPLES = 5000
-
-_LOWER_IS_BETTER = ("loss", "mae", "rmse")
-
-
-def better(name: str) -> Literal["min", "max"]:
-    """Which way a metric improves; a prefix such as `val/` does not count."""
-    return "min" if name.rpartition("/")[2] in _LOWER_IS_BETTER else "max"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +48,18 @@ def estimate(values: Sequence[float]) -> Estimate:
     std = math.sqrt(_variance(values))
     half = _t_quantile(count - 1) * std / math.sqrt(count)
     return Estimate(mean, std, (mean - half, mean + half), count)
+
+
+def interval(hits: int, total: int) -> tuple[float, float]:
+    """The 95% score interval of a share.
+
+    Source: Wilson (1927), Probable inference, the law of succession, and statistical inference, Journal of the American
+    Statistical Association 22.
+    """
+    z, share = 1.96, hits / total
+    center = share + z * z / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return (center - half) / (1 + z * z / total), (center + half) / (1 + z * z / total)
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Difference | None:

@@ -23,7 +23,7 @@ from typing import Any
 from trainkit.errors import ConfigError, ResourceError
 
 MAX_SMALL = 1_000_000  # bytes of a status, a config and the like: what is larger was not written by a run
-MAX_LINE = 100_000_000  # bytes of a line of a log; the one with the confusion matrices of 1,000 classes has millions
+MAX_LINE = 100_000_000  # bytes of a line of a log; of trainkit's own logs a line has thousands
 _NO_OTHER = os.O_NOFOLLOW | os.O_NONBLOCK  # no link, no pipe that would wait for its reader
 _TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{6}\.tmp")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from trainkit.checkpoints import checkpoint
-from trainkit.report.answers import read
 from trainkit.report.facts import read_facts
+from trainkit.run_folders.predictions import read
 from writers import lay_out, npz
 
 if TYPE_CHECKING:

@@ -15,11 +15,14 @@ from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize
 from trainkit.data.spec import InputSpec, TargetSpec
 from trainkit.data.splits import Split
-from trainkit.report import answers, pictures
-from trainkit.report.answers import Collector, Predictions
+from trainkit.report import pictures
+from trainkit.run_folders import predictions
+from trainkit.run_folders.predictions import Collector, Predictions
 
 if TYPE_CHECKING:
     from conftest import CommandHere
+
+PLAIN = InputSpec("features", (1,), "float32")
 
 
 def train(run: CommandHere, *words: str) -> tuple[Path, dict[str, Any]]:
@@ -30,29 +33,29 @@ def train(run: CommandHere, *words: str) -> tuple[Path, dict[str, Any]]:
 
 
 def found(folder: Path) -> Predictions:
-    read = answers.read(folder)
+    read = predictions.read(folder)
     assert read is not None
     return read
 
 
 def test_classes(trainkit_here: CommandHere) -> None:
     run, metrics = train(trainkit_here, "optim=adam")
-    kept = found(run)
-    assert (kept.split, kept.task, len(kept)) == ("test", "classification", 359)
-    assert kept.classes == [str(digit) for digit in range(10)]
-    assert kept.outputs is not None and kept.predicted is not None and kept.confidence is not None
-    assert (kept.targets == kept.predicted).mean() == pytest.approx(metrics["test"]["accuracy"])
-    assert (kept.outputs.argmax(axis=1) == kept.predicted).all()
-    probability = torch.from_numpy(kept.outputs).softmax(dim=1)
-    assert kept.confidence == pytest.approx(probability.max(dim=1).values.numpy(), abs=1e-6)
-    loss = torch.nn.functional.cross_entropy(torch.from_numpy(kept.outputs), torch.from_numpy(kept.targets))
+    answered = found(run)
+    assert (answered.split, answered.target.task, len(answered)) == ("test", "classification", 359)
+    assert answered.target.classes == [str(digit) for digit in range(10)]
+    kept = answered.kept
+    assert (kept["targets"] == kept["predicted"]).mean() == pytest.approx(metrics["test"]["accuracy"])
+    assert (kept["outputs"].argmax(axis=1) == kept["predicted"]).all()
+    probability = torch.from_numpy(kept["outputs"]).softmax(dim=1)
+    assert kept["confidence"] == pytest.approx(probability.max(dim=1).values.numpy(), abs=1e-6)
+    loss = torch.nn.functional.cross_entropy(torch.from_numpy(kept["outputs"]), torch.from_numpy(kept["targets"]))
     assert float(loss) == pytest.approx(metrics["test"]["loss"], rel=1e-5)
 
     again, _ = train(trainkit_here, "optim=adam")
     assert (run / "predictions.npz").read_bytes() == (again / "predictions.npz").read_bytes()
     outcome = trainkit_here("eval", f"ckpt={run}", "--json")
     evaluated = found(Path(json.loads(outcome.out)["run"]))
-    assert evaluated.outputs is not None and (evaluated.outputs == kept.outputs).all()
+    assert (evaluated.kept["outputs"] == kept["outputs"]).all()
 
 
 def test_val_where_there_is_no_test(trainkit_here: CommandHere, tmp_path: Path) -> None:
@@ -62,18 +65,19 @@ def test_val_where_there_is_no_test(trainkit_here: CommandHere, tmp_path: Path) 
     run, metrics = train(
         trainkit_here, "dataset=npz", f"dataset.file={tmp_path / 'data.npz'}", "dataset.test_fraction=0"
     )
-    kept = found(run)
-    assert kept.split == "val" and len(kept) == 8
-    assert (kept.targets == kept.predicted).mean() == pytest.approx(metrics["val"]["accuracy"])
+    answered = found(run)
+    kept = answered.kept
+    assert answered.split == "val" and len(answered) == 8
+    assert (kept["targets"] == kept["predicted"]).mean() == pytest.approx(metrics["val"]["accuracy"])
     assert not (run / "pictures.npz").exists()  # a table has no images
 
 
 def test_regression_is_kept_in_its_own_units(trainkit_here: CommandHere) -> None:
     run, metrics = train(trainkit_here, "dataset=diabetes", "optim=adam")
-    kept = found(run)
-    assert kept.outputs is not None and kept.classes is None and kept.predicted is None
-    assert kept.targets.mean() > 100  # the target of this data set lies in 25..346
-    error = kept.targets.astype(np.float64) - kept.outputs
+    kept = found(run).kept
+    assert found(run).target.classes is None and kept.keys() == {"targets", "outputs"}
+    assert kept["targets"].mean() > 100  # the target of this data set lies in 25..346
+    error = kept["targets"].astype(np.float64) - kept["outputs"]
     assert np.sqrt((error**2).mean()) == pytest.approx(metrics["test"]["rmse"], rel=1e-5)
 
 
@@ -82,9 +86,9 @@ def test_labels(trainkit_here: CommandHere, tmp_path: Path) -> None:
     x = rng.normal(size=(200, 6)).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=x, y=(x[:, :3] > 0).astype(np.int64))
     run, metrics = train(trainkit_here, "dataset=npz", f"dataset.file={tmp_path / 'data.npz'}")
-    kept = found(run)
-    assert kept.task == "multilabel" and kept.outputs is not None
-    right = ((kept.outputs > 0) == (kept.targets > 0.5)).all(axis=1)
+    kept = found(run).kept
+    assert found(run).target.task == "multilabel"
+    right = ((kept["outputs"] > 0) == (kept["targets"] > 0.5)).all(axis=1)
     assert right.mean() == pytest.approx(metrics["test"]["accuracy"])
 
 
@@ -101,12 +105,12 @@ def test_what_is_too_large_is_kept_without_the_outputs() -> None:
     names = [str(i) for i in range(classes)]
     split = Split(np.zeros((count, 1), np.float32), np.zeros(count, np.int64))
     data = Data("d", {"train": split}, TargetSpec("classification", names), PLAIN)
-    assert count * classes * 4 > answers.MAX_BYTES
+    assert count * classes * 4 > predictions.MAX_BYTES
     collector = Collector("train", data, Normalize(data.spec, torch.device("cpu")))
     collector.add(torch.eye(classes), batch(torch.arange(classes)))
-    kept = collector.predictions()
-    assert kept.outputs is None and kept.predicted is not None
-    assert kept.predicted.tolist() == list(range(classes))
+    kept = collector.predictions().kept  # type: ignore[union-attr]
+    assert kept.keys() == {"targets", "predicted", "confidence"}
+    assert kept["predicted"].tolist() == list(range(classes))
 
 
 def test_the_outputs_are_copies() -> None:
@@ -118,8 +122,8 @@ def test_the_outputs_are_copies() -> None:
     collector.add(buffer, batch(torch.tensor([0, 1])))
     buffer.fill_(0)
     collector.add(buffer, batch(torch.tensor([0, 1])))
-    outputs = collector.predictions().outputs
-    assert outputs is not None and outputs.tolist() == [[1, 2], [3, 4], [0, 0], [0, 0]]
+    outputs = collector.predictions().kept["outputs"]  # type: ignore[union-attr]
+    assert outputs.tolist() == [[1, 2], [3, 4], [0, 0], [0, 0]]
 
 
 def test_pictures_show_what_the_model_saw(trainkit_here: CommandHere) -> None:
@@ -136,10 +140,9 @@ def test_pictures_show_what_the_model_saw(trainkit_here: CommandHere) -> None:
     assert len(kept["train_images"]) == pictures.COUNT
     assert all((image[0].tobytes(), int(label)) in digits for image, label in samples)  # normalised and back: the bytes
     answered = found(run)
-    assert answered.predicted is not None
-    wrong = answered.predicted[kept["error_index"]] != answered.targets[kept["error_index"]]
+    wrong = answered.kept["predicted"][kept["error_index"]] != answered.kept["targets"][kept["error_index"]]
     assert wrong.all() and len(wrong) == len(kept["error_images"])
-    pairs = zip(kept["error_images"], answered.targets[kept["error_index"]], strict=True)
+    pairs = zip(kept["error_images"], answered.kept["targets"][kept["error_index"]], strict=True)
     assert all((image[0].tobytes(), int(label)) in digits for image, label in pairs)
 
 
@@ -182,7 +185,7 @@ def test_a_full_disk_costs_the_keepsakes_and_not_the_run(trainkit_here: CommandH
     [
         ({"targets": None}, "no targets"),
         ({"task": np.asarray("")}, "task"),
-        ({"task": np.asarray("clustering")}, "do not fit"),  # of a plug-in, and with labels for outputs
+        ({"targets": np.array(list("abcd"))}, "else than numbers"),
         ({"predicted": np.zeros(3, np.int64)}, "length"),
         ({"predicted": np.full(4, 7)}, "classes that do not exist"),
         ({"outputs": np.zeros((4, 5), np.float32)}, "do not fit"),
@@ -204,8 +207,8 @@ def test_damaged_files_are_refused(change: dict[str, Any], reason: str, tmp_path
     assert len(found(tmp_path)) == 4
     np.savez(tmp_path / "predictions.npz", **{k: v for k, v in (arrays | change).items() if v is not None})
     with pytest.raises(ValueError, match=reason):
-        answers.read(tmp_path)
+        predictions.read(tmp_path)
     whole = (tmp_path / "predictions.npz").read_bytes()
     (tmp_path / "predictions.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="."):
-        answers.read(tmp_path)
+        predictions.read(tmp_path)

@@ -164,7 +164,7 @@ def test_a_killed_and_resumed_run(trainkit: Command, trainkit_here: CommandHere,
         process.send_signal(signal.SIGKILL)
     text, root = report(trainkit_here, "run")
     assert re.search(r"killed after \d+ epochs: its status still says running", text)
-    assert "Confusion" in heads(root)  # the checkpoint knows that of val
+    assert "Metrics" in heads(root)  # the checkpoint knows those of val
     assert "What is missing here" in heads(root) and "the final evaluation" in text
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     status |= {"resumed": [{"at": "2026-01-01", "command": ["trainkit", "resume", "run"], "step": 7}], "parent": "/p"}

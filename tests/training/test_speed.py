@@ -84,7 +84,7 @@ def test_channels_last_is_the_same_function() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 2))
     images = torch.randn(5, 3, 8, 8)
     expected = model(images)
-    outputs = prepare(model, CPU, channels_last=True)(images)
+    outputs = prepare(model, CPU, channels_last=["x"])(images)
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(outputs, expected, atol=1e-5)
 

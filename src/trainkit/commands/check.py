@@ -7,8 +7,10 @@ from typing import Any
 
 from trainkit import registry
 from trainkit.config.words import common_flags, train_config
-from trainkit.console.columns import fitted, prose_width
+from trainkit.console.columns import UNLIMITED, fitted, lines_of, prose_width
+from trainkit.data.spec import TargetSpec
 from trainkit.errors import DataError
+from trainkit.tasks.base import reading_task
 from trainkit.text import say, say_json
 
 HELP = """\
@@ -27,8 +29,6 @@ flags:
   --json                   everything found as JSON on stdout
   -cd, --config-dir DIR    config files of your own
   -cn, --config-name NAME  compose NAME.yaml of such a folder instead"""
-
-CLASSES_SHOWN = 20
 
 
 def check(argv: Sequence[str]) -> int:
@@ -65,10 +65,11 @@ def report(facts: dict[str, Any], warnings: list[str], width: int) -> list[str]:
     splits = facts["splits"]
     sizes = ", ".join(f"{name} {splits[name]['samples']:,}" for name in ("train", "val", "test") if name in splits)
     lines = [f"{facts['name']} {'x'.join(map(str, facts['shape']))}, {facts['task']}: {sizes} samples"]
-    if facts["classes"] is not None:
-        lines += ["", *_class_table(facts["classes"], splits)]
-    elif facts["task"] == "regression":
-        lines += ["", *_target_table(splits)]
+    target = TargetSpec(facts["task"], facts["classes"])
+    table = reading_task(target.task).table(splits, target)
+    if table is not None:
+        lines += ["", *lines_of([table.heads, *table.rows], [True] + [False] * (len(table.heads) - 1), UNLIMITED)]
+        lines += [table.note] if table.note else []
     for name, split in splits.items():
         lines += _file_sizes(name, split.get("sizes", []))
     duplicates = facts["duplicates"]
@@ -81,30 +82,6 @@ def report(facts: dict[str, Any], warnings: list[str], width: int) -> list[str]:
     return [part for line in lines for part in fitted(line, width)]
 
 
-def _class_table(classes: list[str], splits: dict[str, Any]) -> list[str]:
-    """A row for each class; of many classes the most and the least frequent in train."""
-    counts = {name: split.get("class_counts", [0] * len(classes)) for name, split in splits.items()}
-    chosen = list(range(len(classes)))
-    if len(classes) > CLASSES_SHOWN:
-        by_count = sorted(chosen, key=lambda label: -counts["train"][label])
-        chosen = by_count[: CLASSES_SHOWN // 2] + by_count[-CLASSES_SHOWN // 2 :]
-    names = [name if len(name) <= 24 else f"{name[:23]}…" for name in (classes[label] for label in chosen)]
-    rows = [["class", *counts]]
-    for label, name in zip(chosen, names, strict=True):
-        rows.append([name, *(f"{counts[split][label]:,}" for split in counts)])
-    left_out = len(classes) - len(chosen)
-    more = [f"{left_out} classes in between are left out; --json has them"] if left_out else []
-    return [*_table(rows), *more]
-
-
-def _target_table(splits: dict[str, Any]) -> list[str]:
-    rows = [["target", "split", "min", "mean", "max"]]
-    for name, split in splits.items():
-        for index, target in enumerate(split.get("targets", [])[:CLASSES_SHOWN]):
-            rows.append([str(index), name, *(f"{target[key]:.4g}" for key in ("min", "mean", "max"))])
-    return _table(rows)
-
-
 def _file_sizes(split: str, sizes: list[dict[str, Any]]) -> list[str]:
     if not sizes:
         return []
@@ -113,11 +90,3 @@ def _file_sizes(split: str, sizes: list[dict[str, Any]]) -> list[str]:
     ]
     more = f", and {len(sizes) - 5} other kinds" if len(sizes) > 5 else ""
     return [f"files of {split}: {', '.join(shown)}{more}"]
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([f"{row[0]:{widths[0]}}"] + [f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True)])
-        for row in rows
-    ]

@@ -7,21 +7,18 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainkit.commands.runs import shown
 from trainkit.config.flags import FlagParser
 from trainkit.console.columns import emit, lines_of, terminal_width, total_width
 from trainkit.errors import ConfigError
-from trainkit.run_folders.groups import Group, best, by_dataset, differences, group, headline, metric_names
+from trainkit.run_folders.groups import Group, best, by_dataset, differing, group, headline, metric_names
 from trainkit.run_folders.select import select
 from trainkit.run_folders.significance import Comparison
 from trainkit.run_folders.significance import compare as judge
 from trainkit.statistics import LEVEL, Estimate
 from trainkit.text import say, to_json, visible
-
-if TYPE_CHECKING:
-    from trainkit.report.answers import Predictions
 
 HELP = """\
 usage: trainkit compare A B … [--json]
@@ -59,12 +56,6 @@ def compare(argv: Sequence[str]) -> int:
     return 0
 
 
-def _read_predictions(folder: Path) -> Predictions | None:
-    from trainkit.report.answers import read  # which imports NumPy
-
-    return read(folder)
-
-
 def judge_all(groups: Sequence[Group]) -> list[tuple[str, list[Comparison]]]:
     """The metric and the comparisons of every data set that two or more groups with metrics have."""
     verdicts = []
@@ -72,7 +63,7 @@ def judge_all(groups: Sequence[Group]) -> list[tuple[str, list[Comparison]]]:
         measured = [one for one in part if any(record.metrics for record in one.records)]
         metric = headline(measured) if len(measured) > 1 else None
         if metric is not None:
-            verdicts.append((metric, judge(measured, metric, _read_predictions)))
+            verdicts.append((metric, judge(measured, metric)))
     return verdicts
 
 
@@ -101,10 +92,10 @@ def members(groups: Sequence[Group], width: int) -> list[str]:
 
 def config_table(groups: Sequence[Group], width: int) -> list[str]:
     """The config keys that differ."""
-    differing = differences(groups)
-    if not differing:
+    found = differing(groups)
+    if not found:
         return ["config: no difference"]
-    rows = [[key, *(setting(one, key) for one in groups)] for key in differing]
+    rows = [[key, *(setting(one, key) for one in groups)] for key in found]
     return in_blocks([["config", *(one.name for one in groups)], *rows], True, width)
 
 
@@ -207,7 +198,7 @@ def as_json(groups: Sequence[Group], verdicts: Sequence[tuple[str, list[Comparis
         "groups": found,
         "differences": {
             key: {one.name: value for one, value in zip(groups, values, strict=True)}
-            for key, values in differences(groups).items()
+            for key, values in differing(groups).items()
         },
         "best": {name: [one.name for one in leaders(groups, name)] for name in names},
         "verdicts": [

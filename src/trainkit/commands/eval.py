@@ -16,12 +16,13 @@ from trainkit.data.dataset import Data
 from trainkit.data.loaders import Normalize, make_loader
 from trainkit.data.spec import DataSpec
 from trainkit.errors import ConfigError
-from trainkit.loggers.sinks import finite, scalars
-from trainkit.report.answers import Collector
+from trainkit.loggers.sinks import finite
 from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.run_folders import rundir
+from trainkit.run_folders.predictions import Collector
 from trainkit.run_folders.rundir import RunDir
 from trainkit.runtime import environment
+from trainkit.tasks.metrics import describe_metrics
 from trainkit.training.speed import mirrored
 
 
@@ -51,8 +52,9 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     metrics = loop.evaluate(model, forward, loss_fn, loader, meter, config.seed, collect=answers.add)
     keep(folder.path, data, answers, console.note)
     best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
-    measured = [dataclasses.asdict(metric) for metric in meter.metrics]
-    result = finite({**best, "split": split, "metrics": {split: metrics}, "measured": measured})
+    result: dict[str, Any] = finite(
+        {**best, "split": split, "metrics": {split: metrics}, "measured": describe_metrics(meter.metrics)}
+    )
     folder.write_json("metrics.json", result)
     if console.as_json:
         console.say_json({"run": str(folder.path), "ckpt": str(config.ckpt), **result})
@@ -62,7 +64,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
             console.say(line)
     console.say(f"run folder: {rundir.shown(folder.path)}")
     draw_plots(config.plots, folder.path, started, console.say)
-    return {**result, "metrics": {split: scalars(metrics)}}
+    return result
 
 
 def choose_split(config: Eval, data: Data) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from trainkit import registry, storage
 from trainkit.checkpoints import checkpoint, record
 from trainkit.commands.resume import names, overridden, stored_config, typed, values, words_of
-from trainkit.config.changes import changes_bits, changes_meaning, differences
+from trainkit.config.changes import changes_bits, changes_meaning, differences, flat
 from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.launch.job import Job, run_job
@@ -121,10 +121,10 @@ def causes(original: Path, folder: Path) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     headers = [newest_header(run) for run in (original, folder)]
     for part, prefix in (("config", "config."), ("fingerprint", "samples of "), ("runtime", "")):
-        for key, pair in differences(*(header.get(part, {}) for header in headers)).items():
+        for key, pair in differences(*(flat(header.get(part, {})) for header in headers)).items():
             if part != "config" or changes_bits(key):
-                found[prefix + key] = list(pair)
-    for key, pair in differences(*map(_environment, (original, folder))).items():
+                found[prefix + key] = pair
+    for key, pair in differences(*(flat(_environment(run)) for run in (original, folder))).items():
         if key in ("code", "versions.python", "platform"):
             found[key] = [str(value)[:60] for value in pair]
     return found

@@ -13,7 +13,7 @@ import yaml
 
 from trainkit import registry, storage
 from trainkit.checkpoints import checkpoint, record
-from trainkit.config.changes import changes_meaning, differences, refuse_other_meaning
+from trainkit.config.changes import changes_meaning, differences, flat, refuse_other_meaning
 from trainkit.config.check import check
 from trainkit.config.compose import parse
 from trainkit.config.flags import FlagParser
@@ -155,7 +155,7 @@ def accepted(folder: Path, stored: dict[str, Any]) -> list[str]:
     for path in record.candidates(folder / "checkpoints"):
         with contextlib.suppress(CheckpointError):
             saved = checkpoint.read_header(path)["config"]
-            found |= dict.fromkeys(filter(changes_meaning, differences(saved, stored)))
+            found |= dict.fromkeys(filter(changes_meaning, differences(flat(saved), flat(stored))))
     return list(found)
 
 

@@ -13,6 +13,8 @@ from trainkit.console.columns import cut, emit, lines_of, terminal_width, total_
 from trainkit.errors import ConfigError
 from trainkit.run_folders import query
 from trainkit.run_folders.records import Record, find, short_id
+from trainkit.tasks.base import LOSS
+from trainkit.tasks.metrics import headline
 from trainkit.text import say, visible
 
 HELP = """\
@@ -141,7 +143,8 @@ def default_columns(records: Sequence[Record]) -> list[str]:
     measured = sorted(set(monitors), key=lambda name: (-monitors.count(name), name))
     measured += [f"test/{name.partition('/')[2]}" for name in measured]
     if not monitors:  # nothing but evaluations, or nothing that has ended
-        measured = [f"{split}/{name}" for split in ("val", "test", "train") for name in ("accuracy", "rmse", "loss")]
+        names = dict.fromkeys([*(headline(record.measured) for record in records), LOSS.name])
+        measured = [f"{split}/{name}" for split in ("val", "test", "train") for name in names]
     kept = [name for name in dict.fromkeys(measured) if any(name in record.metrics for record in records)]
     resumed = ["resumed"] if any(record.value("resumed") for record in records) else []
     origin = ["from"] if any(record.origin for record in records) else []

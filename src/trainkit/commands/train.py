@@ -23,13 +23,14 @@ from trainkit.data.spec import describe
 from trainkit.errors import CheckpointError, Interrupted
 from trainkit.loggers.choose import make_loggers
 from trainkit.loggers.facts import Plan
-from trainkit.loggers.sinks import Files, Report, finite, scalars
-from trainkit.report.answers import Collector
+from trainkit.loggers.sinks import Files, Report, finite
 from trainkit.report.keepsakes import draw_plots, keep
 from trainkit.run_folders import rundir
+from trainkit.run_folders.predictions import Collector
 from trainkit.run_folders.rundir import RunDir
 from trainkit.runtime import environment
 from trainkit.tasks.meter import Metrics
+from trainkit.tasks.metrics import describe_metrics
 from trainkit.training import debug
 from trainkit.training.run import Run
 from trainkit.training.signals import Stop
@@ -90,7 +91,8 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     else:
         show_result(result, folder.path, console, config.plugins, looks)
         draw_plots(config.plots, folder.path, started, console.say)
-    return {**finite(result), "metrics": {split: scalars(m) for split, m in result["metrics"].items()}}
+    found: dict[str, Any] = finite(result)
+    return found
 
 
 def plan_of(run: Run) -> Plan:
@@ -102,7 +104,7 @@ def plan_of(run: Run) -> Plan:
         step=run.step,
         judged_by=run.judged_by,
         monitor=run.monitor.metric,
-        words={metric.name: metric.short for metric in run.metrics if metric.short is not None},
+        metrics=run.metrics,
         hint=run.train.hint,
     )
 
@@ -177,7 +179,7 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tu
         "steps": run.step,
         "skipped": int(run.guard.bad),
         "metrics": metrics,
-        "measured": [dataclasses.asdict(metric) for metric in run.metrics],
+        "measured": describe_metrics(run.metrics),
     }
     return result, answers
 

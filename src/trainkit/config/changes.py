@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainkit.errors import CheckpointError
@@ -31,11 +31,11 @@ def _leaves(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield (group if key == "name" and group in FAMILIES else f"{prefix}{key}"), value
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys of two plain configs whose values differ, with both (None where a key is missing)."""
-    before, after = flat(old), flat(new)
-    keys = [*before, *(key for key in after if key not in before)]
-    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+def differences(*tables: Mapping[str, Any], missing: Any = None) -> dict[str, list[Any]]:
+    """The keys whose values are not the same in all tables, with the value of each, `missing` where it has none."""
+    keys = dict.fromkeys(key for table in tables for key in table)
+    found = {key: [table.get(key, missing) for table in tables] for key in keys}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
 def changes_bits(key: str) -> bool:
@@ -54,7 +54,7 @@ def refuse_other_meaning(old: dict[str, Any], new: dict[str, Any], allow: Sequen
     A run that only goes on after its end is none: it is, bit for bit, the one that was planned so from the start.
     Raises CheckpointError naming those that are not.
     """
-    changed = {key: pair for key, pair in differences(old, new).items() if changes_meaning(key)}
+    changed = {key: pair for key, pair in differences(flat(old), flat(new)).items() if changes_meaning(key)}
     refused = {key: pair for key, pair in changed.items() if key not in allow}
     if refused:
         here = "; ".join(f"{key} is {now} here and {was} in the checkpoint" for key, (was, now) in refused.items())

@@ -13,7 +13,7 @@ from trainkit.console.ending import Row, print_frame
 from trainkit.console.live import WAIT, View, columns_of, is_watched
 from trainkit.errors import ResourceError
 from trainkit.loggers.facts import EpochFacts, Metrics, Plan, Read, StepFacts
-from trainkit.loggers.sinks import finite, scalars
+from trainkit.loggers.sinks import finite
 from trainkit.text import visible
 
 
@@ -143,6 +143,5 @@ def _in_words(metrics: Metrics, words: dict[str, str]) -> list[str]:
 
 def table(title: str, metrics: Metrics) -> list[str]:
     """The numbers of a split as lines."""
-    numbers = scalars(metrics)
-    width = max(map(len, numbers))
-    return [title, *(f"  {name:{width}}  {value:.6f}" for name, value in numbers.items())]
+    width = max(map(len, metrics))
+    return [title, *(f"  {name:{width}}  {value:.6f}" for name, value in metrics.items())]

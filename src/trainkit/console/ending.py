@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from trainkit.console.columns import UNLIMITED, lines_of, width_of
-from trainkit.loggers.sinks import scalars
 from trainkit.text import visible
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ PLACES = {
 
 def summary(columns: Mapping[str, Metrics], monitored: str, folder: Path) -> list[Row]:
     """Rows for a frame: a metric's values in the columns' order, the monitored one marked; then the folder's files."""
-    names = list(dict.fromkeys(name for metrics in columns.values() for name in scalars(metrics)))
+    names = list(dict.fromkeys(name for metrics in columns.values() for name in metrics))
     rows = [[name, *(_number(metrics, name) for metrics in columns.values())] for name in names]
     head, *numbers = lines_of([["", *columns], *rows], [True] + [False] * len(columns), width=UNLIMITED)
     files = [[name, what] for name, what in PLACES.items() if (folder / name).exists()]
@@ -42,8 +41,7 @@ def summary(columns: Mapping[str, Metrics], monitored: str, folder: Path) -> lis
 
 
 def _number(metrics: Metrics, name: str) -> str:
-    value = metrics.get(name)
-    return f"{value:.4f}" if isinstance(value, (int, float)) else ""
+    return f"{metrics[name]:.4f}" if name in metrics else ""
 
 
 def print_frame(stream: TextIO, width: int, title: str, rows: Sequence[Row]) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+
+from trainkit.tasks.base import Metric
 
 Metrics = dict[str, float]
 Read = Callable[[], Metrics]  # the metrics of the epoch so far
@@ -13,9 +16,8 @@ Read = Callable[[], Metrics]  # the metrics of the epoch so far
 class Plan:
     """The run that begins, or goes on after `step` steps.
 
-    epochs, steps_per_epoch, batch_size: its size. judged_by: the split whose `monitor` chooses the best epoch. words:
-    of the metrics that an epoch's line shows, the short names by their own. hint: what helps when the model waits for
-    data.
+    epochs, steps_per_epoch, batch_size: its size. judged_by: the split whose `monitor` chooses the best epoch. metrics:
+    what is measured. hint: what helps when the model waits for data.
     """
 
     epochs: int
@@ -24,8 +26,13 @@ class Plan:
     step: int
     judged_by: str
     monitor: str
-    words: dict[str, str]
+    metrics: list[Metric]
     hint: str | None = None
+
+    @functools.cached_property
+    def words(self) -> dict[str, str]:
+        """Of the metrics that an epoch's line shows, the short names by their own."""
+        return {metric.name: metric.short for metric in self.metrics if metric.short is not None}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

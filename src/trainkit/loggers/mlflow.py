@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from trainkit import storage
 from trainkit.config.changes import flat
 from trainkit.loggers.facts import EpochFacts, Plan, StepFacts
-from trainkit.loggers.sinks import scalars
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,7 +95,7 @@ class MLflow:
 
     def end(self, result: dict[str, Any]) -> None:
         for split, metrics in result["metrics"].items():
-            numbers = {f"best/{split}/{name}": value for name, value in scalars(metrics).items()}
+            numbers = {f"best/{split}/{name}": value for name, value in metrics.items()}
             self._keep(numbers, result["steps"])
         self._keep({"best_epoch": result["best_epoch"]}, result["steps"])
         self.done = True

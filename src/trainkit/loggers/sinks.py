@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from trainkit import storage
 from trainkit.errors import Interrupted
-from trainkit.loggers.facts import EpochFacts, Metrics, Plan, Read, StepFacts
+from trainkit.loggers.facts import EpochFacts, Plan, Read, StepFacts
+from trainkit.tasks.metrics import describe_metrics
 from trainkit.text import visible
 
 log = logging.getLogger("trainkit")
@@ -115,7 +116,8 @@ class Files:
     def begin(self, plan: Plan) -> None:
         """Write the first line, or go on after the lines that are there."""
         if storage.size(self.metrics) == 0:
-            self._line({"event": "start", "at": round(self._at, 3)})
+            measured = describe_metrics(plan.metrics)
+            self._line({"event": "start", "at": round(self._at, 3), "measured": measured})
             return
         self.started = time.monotonic() - _last_time(self.metrics)
 
@@ -140,8 +142,7 @@ class Files:
     def end(self, result: dict[str, Any]) -> None:
         self._line({"event": "end", "time": self._time(), **result})
         storage.flush(self.metrics)  # before the status says that the run is complete
-        numbers = {split: scalars(metrics) for split, metrics in result["metrics"].items()}
-        log.info("done: %s", json.dumps(finite({**result, "metrics": numbers})))
+        log.info("done: %s", json.dumps(finite(result)))
 
     def close(self) -> None:
         """Nothing is kept open between two lines."""
@@ -168,11 +169,6 @@ def _last_time(log: Path) -> float:
         return float(json.loads(line)["time"])
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return 0.0
-
-
-def scalars(metrics: Metrics) -> dict[str, float]:
-    """The metrics that are one number."""
-    return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
 
 
 def finite(value: Any) -> Any:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit import storage
 from trainkit.loggers.facts import EpochFacts, Plan, StepFacts
-from trainkit.loggers.sinks import scalars
 from trainkit.run_folders import rundir
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class TensorBoard:
         self._scalars({"epoch": facts.epoch, **numbers}, facts.step)
 
     def end(self, result: dict[str, Any]) -> None:
-        test = scalars(result["metrics"].get("test", {}))
+        test = result["metrics"].get("test", {})
         self._scalars({f"test/{name}": value for name, value in test.items()}, result["steps"])
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit import storage
 from trainkit.loggers.facts import EpochFacts, Plan, StepFacts
-from trainkit.loggers.sinks import scalars
 from trainkit.run_folders import rundir
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class WandB:
     def end(self, result: dict[str, Any]) -> None:
         assert self.run is not None
         for split, metrics in result["metrics"].items():
-            self.run.summary.update({f"best/{split}/{name}": value for name, value in scalars(metrics).items()})
+            self.run.summary.update({f"best/{split}/{name}": value for name, value in metrics.items()})
         self.run.summary["best_epoch"] = result["best_epoch"]
         self.done = True
 

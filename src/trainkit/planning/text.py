@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from trainkit.console.chart import curve
-from trainkit.console.columns import fitted, prose_width
+from trainkit.console.columns import UNLIMITED, fitted, lines_of, prose_width, total_width
 from trainkit.text import say
 
 LAYERS_SHOWN = 24  # of a deeper model the largest are shown
@@ -57,20 +57,19 @@ def _layers(model: dict[str, Any], width: int) -> list[str]:
             [layer["name"], layer["kind"], output, f"{layer['parameters']:,}", in_units(layer["flops"]).strip()]
         )
     columns = [0, 1, 2, 3, 4]
-    while sum(max(len(row[c]) for row in rows) + 2 for c in columns) - 2 > width and len(columns) > 2:
+    while total_width([[row[c] for row in rows] for c in columns]) > width and len(columns) > 2:
         columns.remove(next(c for c in (2, 1, 4) if c in columns))
-    widths = {c: max(len(row[c]) for row in rows) for c in columns}
-    lines = ["  ".join(f"{row[c]:>{widths[c]}}" if c > 2 else f"{row[c]:{widths[c]}}" for c in columns) for row in rows]
-    return [line.rstrip() for line in lines] + ([left_out] if left_out else [])
+    lines = lines_of([[row[c] for c in columns] for row in rows], [c <= 2 for c in columns], UNLIMITED)
+    return lines + ([left_out] if left_out else [])
 
 
 def _memory(memory: dict[str, Any]) -> list[str]:
     of = f"activations of {memory['activations_of']:,}"
     names = {"weights": "weights", "gradients": "gradients", "optimizer": "optimizer", "activations": of}
     names |= {"average": "moving average"} if memory["average"] else {}
-    width = max(len(label) for label in [*names.values(), "peak of a step"])
-    lines = ["memory"] + [f"  {label:{width}}  {in_bytes(memory[key]):>8}" for key, label in names.items()]
-    return [*lines, f"  {'peak of a step':{width}}  {in_bytes(memory['peak']):>8}, measured"]
+    rows = [[label, in_bytes(memory[key])] for key, label in [*names.items(), ("peak", "peak of a step")]]
+    *lines, peak = (f"  {line}" for line in lines_of(rows, [True, False], UNLIMITED))
+    return ["memory", *lines, f"{peak}, measured"]
 
 
 def _schedule(facts: dict[str, Any], width: int, braille: bool) -> list[str]:

@@ -14,9 +14,8 @@ from trainkit.plots.draw import BLUE, INK, LINE, SERIES, Panel
 from trainkit.plots.markup import clean
 from trainkit.report.facts import Facts, number
 from trainkit.report.panels import log_axis, series, whole_epochs
-from trainkit.report.settings import UNKNOWN, differences, word
+from trainkit.report.settings import UNKNOWN, differing, word
 from trainkit.run_folders.records import short_id
-from trainkit.statistics import better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +56,7 @@ def compare(runs: Sequence[Facts]) -> Comparison:
     counts = collections.Counter(run.monitor for run in runs)
     metric = counts.most_common(1)[0][0]
     modes = [run.result.get("mode") for run in runs if run.monitor == metric]
-    mode = next((mode for mode in modes if mode in ("min", "max")), better(metric))
+    mode = next((mode for mode in modes if mode in ("min", "max")), runs[0].described(metric).better)
     found = Comparison(list(runs), metric, mode, {})
 
     def rank(run: Facts) -> tuple[bool, float]:
@@ -79,7 +78,7 @@ def parameters(runs: Sequence[Facts]) -> dict[str, list[str]]:
             return varied
     return {
         key: [word(value) for value in values]
-        for key, values in differences(list(runs))
+        for key, values in differing(runs).items()
         if not key.startswith("env.") and UNKNOWN not in values
     }
 

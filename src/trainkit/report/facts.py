@@ -11,17 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import storage
 from trainkit.checkpoints import checkpoint
+from trainkit.data.spec import DataSpec, TargetSpec
 from trainkit.errors import CheckpointError
-from trainkit.report import answers, pictures
-from trainkit.report.analysis import MOST_CLASSES, as_confusion, count_confusion
-from trainkit.report.answers import Predictions
-from trainkit.run_folders import rundir
+from trainkit.report import pictures
+from trainkit.run_folders import predictions, rundir
 from trainkit.run_folders.configs import parse_config
+from trainkit.run_folders.predictions import Predictions
+from trainkit.run_folders.records import mapping
+from trainkit.tasks.base import Metric, Task, reading_task
+from trainkit.tasks.metrics import headline, read_metrics
 
 Row = dict[str, Any]
 Value = TypeVar("Value")
@@ -33,7 +35,8 @@ class Facts:
     """One run.
 
     state: as in status.json, or `killed` where that says running and no process holds the folder. epochs, steps: the
-    lines of metrics.jsonl. measured: split -> metrics of the best epoch. missing: what could not be read, a line each.
+    lines of metrics.jsonl. measured: split -> metrics of the best epoch. metrics: what is known of each, by its name.
+    missing: what could not be read, a line each.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class Facts:
     epochs: list[Row] = dataclasses.field(default_factory=list)
     steps: list[Row] = dataclasses.field(default_factory=list)
     measured: dict[str, Row] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, Metric] = dataclasses.field(default_factory=lambda: read_metrics(None))
     predictions: Predictions | None = None
     pictures: dict[str, NDArray[Any]] | None = None
     header: Row = dataclasses.field(default_factory=dict)
@@ -77,7 +81,7 @@ class Facts:
         """What chose the best epoch: `val/accuracy`."""
         known = self.result.get("monitor") or mapping(self.header.get("monitor")).get("metric")
         if known is None:
-            return "val/accuracy" if any("val/accuracy" in row for row in self.epochs) else "val/loss"
+            return "val/loss"
         return str(known) if "/" in str(known) else f"{'val' if self.has_val else 'train'}/{known}"
 
     @property
@@ -91,26 +95,30 @@ class Facts:
         return best[-1] if best else None
 
     @functools.cached_property
-    def task(self) -> str | None:
+    def target(self) -> TargetSpec | None:
+        """What was predicted, as far as it is known."""
         if self.predictions is not None:
-            return self.predictions.task
-        return mapping(self.header.get("data")).get("task")
+            return self.predictions.target
+        try:
+            return DataSpec.from_json(self.header.get("spec"), self.path).target
+        except CheckpointError:
+            return None
 
-    @functools.cached_property
-    def confusion(self) -> NDArray[np.int64] | None:
-        """The confusion matrix (C, C) of `split`, true by predicted; metrics hold that of few classes only."""
-        known = as_confusion(self.measured[self.split].get("confusion")) if self.split else None
-        if known is None and self.predictions is not None and self.predictions.split == self.split:
-            return count_confusion(self.predictions)
-        return known
+    @property
+    def task(self) -> Task:
+        return reading_task("" if self.target is None else self.target.task)
 
-    @functools.cached_property
-    def classes(self) -> list[str]:
-        """Names of the classes; their numbers where the names are lost."""
-        known = self.predictions.classes if self.predictions else mapping(self.header.get("data")).get("classes")
-        count = len(self.confusion) if self.confusion is not None else len(known or [])
-        named = isinstance(known, list) and len(known) == count
-        return [str(name) for name in known] if named and known is not None else [str(i) for i in range(count)]
+    @property
+    def headline(self) -> str:
+        """The metric that says how good the run is, on `split`: `test/accuracy`."""
+        name = self.task.headline or headline(self.metrics)
+        known = self.measured.get(self.split or "", {})
+        return f"{self.split}/{name if name in known else 'loss'}"
+
+    def described(self, name: str) -> Metric:
+        """What is known of a metric; name: with its split or without."""
+        short = name.rpartition("/")[2]
+        return self.metrics.get(short) or Metric(short, "min")
 
     def metric(self, name: str) -> float | None:
         """`test/accuracy` of the best epoch, where it was measured."""
@@ -141,25 +149,25 @@ def read_facts(folder: Path) -> Facts:
         _read_metrics(facts)
         facts.header = _header(facts)
         facts.measured = facts.measured or _measured(facts.result.get("metrics"))
+        if "measured" in facts.result:
+            facts.metrics = read_metrics(facts.result["measured"])
         if not facts.measured:
             _measure_by_checkpoint(facts)
     else:
         facts.header = _header(facts)
         measured = mapping(_try(facts, "metrics.json", lambda path: json.loads(_text(path)), {}))
         facts.measured = _measured(measured.get("metrics"))
+        facts.metrics = read_metrics(measured.get("measured"))
     ended = facts.state == "completed"
-    for file, reader in ((answers.FILE, answers.read), (pictures.FILE, pictures.read)):
+    for file, reader in ((predictions.FILE, predictions.read), (pictures.FILE, pictures.read)):
         try:
             found = reader(folder)
         except (ValueError, TypeError) as error:
             facts.missing.append(f"{file} is damaged: {error}")
             continue
-        if found is None and ended and file == answers.FILE and facts.measured:
+        if found is None and ended and file == predictions.FILE and facts.measured:
             facts.missing.append(f"{file} is not there; `trainkit eval ckpt=…` makes a folder that has one")
         setattr(facts, file.partition(".")[0], found)
-    if facts.predictions is not None and facts.predictions.predicted is not None and facts.confusion is None:
-        count = len(facts.classes)
-        facts.missing.append(f"confusion and classes: {count:,} classes are more than the {MOST_CLASSES:,} of a page")
     return facts
 
 
@@ -206,8 +214,8 @@ def _read_metrics(facts: Facts) -> None:
             _put(facts.epochs, row, "epoch")
         elif row.get("event") == "step" and number(row.get("step")) is not None:
             _put(facts.steps, row, "step")
-        elif row.get("event") == "end":
-            facts.measured = _measured(row.get("metrics"))
+        elif row.get("event") in ("start", "end"):
+            facts.measured, facts.metrics = _measured(row.get("metrics")), read_metrics(row.get("measured"))
     if torn:
         facts.missing.append(f"metrics.jsonl: {torn} of {len(text.splitlines())} lines cannot be read")
 

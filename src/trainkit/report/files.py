@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from trainkit.plots.draw import Panel, write_grid, write_panels
-from trainkit.report.analysis import worst
 from trainkit.report.comparison import compare, comparison_panels
 from trainkit.report.facts import Facts
-from trainkit.report.panels import panels
-from trainkit.report.pictures import COUNT
+from trainkit.report.panels import panels, sections
+from trainkit.report.pictures import worst_places
 from trainkit.report.run_page import answers, error_images, target_words
 from trainkit.storage import make_folder
 
@@ -20,16 +19,14 @@ def write_run_plots(facts: Facts) -> list[Path]:
     """All plots that a run has data for, in its `plots/`. Raises ResourceError when they cannot be written."""
     folder = facts.path / "plots"
     make_folder(folder)
-    drawn = _write(folder, panels(facts))
+    drawn = _write(folder, panels(facts, sections(facts)))
     kept = facts.pictures or {}
     if len(kept.get("train_images", ())):
-        captions = [target_words(target, facts.classes) for target in kept["train_targets"]]
         drawn.append(folder / "samples.png")
-        write_grid(drawn[-1], kept["train_images"], captions, "training samples, as the model sees them")
+        write_grid(drawn[-1], kept["train_images"], target_words(facts), "training samples, as the model sees them")
     images = error_images(facts)
     if images and facts.predictions is not None:
-        order = np.concatenate(list(worst(facts.predictions, COUNT // 2).values()))
-        places = [int(place) for place in order if int(place) in images]
+        places = [int(place) for place in worst_places(facts.predictions) if int(place) in images]
         lines = answers(facts, places)
         captions = ["\n".join(f"{key} {value}" for key, value in line.items()) for line in lines]
         drawn.append(folder / "errors.png")

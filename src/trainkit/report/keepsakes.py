@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from trainkit.errors import Interrupted, TrainkitError
-from trainkit.report import answers, pictures
-from trainkit.run_folders import rundir
+from trainkit.report import pictures
+from trainkit.run_folders import predictions, rundir
 
 if TYPE_CHECKING:
     from trainkit.data.dataset import Data
     from trainkit.data.loaders import Loader
-    from trainkit.report.answers import Collector
+    from trainkit.run_folders.predictions import Collector
 
 WORTHWHILE = 30.0  # seconds that a run must have taken for `plots=auto` to draw: matplotlib takes one or two
 
@@ -33,13 +33,13 @@ def keep(
         if collected is not None:
             found = collected.predictions()
             if found is not None:
-                answers.write(folder, found)
+                predictions.write(folder, found)
             if found is not None and data.spec.input.is_image:
                 images |= pictures.errors(data, found)
         if train is not None and data.spec.input.is_image:
             images |= pictures.training_samples(data, train)
         if images:
-            answers.write_arrays(folder / pictures.FILE, images)
+            predictions.write_arrays(folder / pictures.FILE, images)
     except Interrupted:
         raise
     except (TrainkitError, RuntimeError) as error:  # a full disk, a file that has changed, no memory on the device

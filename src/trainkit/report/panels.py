@@ -1,38 +1,35 @@
-"""The plots of one run: learning curves, confusion matrix, reliability, and predicted against true."""
+"""The plots of one run: learning curves, and what its task shows of the answers."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.plots.draw import BLUE, INK, MUTED, ORANGE, Panel
-from trainkit.plots.markup import clean
-from trainkit.report.analysis import BINS, reliability
-from trainkit.report.answers import Predictions
 from trainkit.report.facts import Facts, Row, number
+from trainkit.tasks.base import Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NUMBERS = 20  # up to so many classes the cells of a confusion matrix hold their numbers
-POINTS = 2000  # of a line; more dots than this are one picture inside an SVG
+POINTS = 2000  # of a line
 
 
-def panels(facts: Facts) -> dict[str, list[Panel]]:
-    """All plots that the run has data for, by the name of their file."""
+def panels(facts: Facts, sections: Sequence[Section]) -> dict[str, list[Panel]]:
+    """All plots that the run has data for, by the name of their file; sections: what its task shows."""
     found = {"curves": curves(facts)}
-    if facts.confusion is not None:
-        found["confusion"] = [confusion(facts, share=False)]
-        found["confusion_normalized"] = [confusion(facts, share=True)]
-    if facts.predictions is not None:
-        if facts.task == "regression":
-            found["regression"] = regression(facts.predictions)
-        else:
-            found["reliability"] = [reliability_diagram(facts.predictions)]
+    for section in sections:
+        found |= section.panels
     return {name: drawn for name, drawn in found.items() if drawn}
+
+
+def sections(facts: Facts) -> list[Section]:
+    """What the task shows of the answers."""
+    found = facts.predictions
+    return [] if found is None else found.task.sections(found.kept, found.target)
 
 
 def curves(facts: Facts) -> list[Panel]:
@@ -133,114 +130,3 @@ def _line(pairs: list[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArra
     kept += [pairs[-1]] if pairs and kept[-1] is not pairs[-1] else []
     values = np.array(kept, dtype=float).reshape(-1, 2)
     return values[:, 0], values[:, 1]
-
-
-def confusion(facts: Facts, *, share: bool) -> Panel:
-    """The confusion matrix in counts, or each row as shares of its true class. Small cells keep a visible colour."""
-    matrix = facts.confusion
-    assert matrix is not None
-    count = len(matrix)
-    names = [clean(name if len(name) <= 16 else name[:15] + "…") for name in facts.classes]
-    values = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) if share else matrix.astype(float)
-    side = min(max(3.6, 0.42 * count + 1.2), 9.0)
-
-    def draw(axes: Axes) -> None:
-        from matplotlib.colors import PowerNorm
-
-        axes.grid(False)
-        norm = PowerNorm(0.4, 0, max(values.max(), 1e-9))  # a plain scale shows nothing beside the diagonal
-        # of very many classes a picture as fine as the plot is enough
-        image = axes.imshow(values, cmap=_fading(), norm=norm, interpolation="none" if count <= 200 else "antialiased")
-        cell = (side - 1.6) * 72 / count  # in points
-        every = math.ceil(5 / cell)  # of more classes than have room for a name, every few are named
-        ticks = np.arange(0, count, every)
-        size = min(8, 0.95 * cell * every)
-        upright = 0.65 * size * max(map(len, names)) > cell
-        axes.set_xticks(ticks, [names[i] for i in ticks], fontsize=size, rotation=90 if upright else 0)
-        axes.set_yticks(ticks, [names[i] for i in ticks], fontsize=size)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
-        if count <= NUMBERS:
-            _write_cells(axes, values, norm(values), share)
-        else:
-            bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
-            bar.outline.set_visible(False)
-
-    correct = int(np.trace(matrix))
-    what = "shares of each true class" if share else "counts"
-    alt = f"confusion matrix of {count} classes, {what}: {correct} of {int(matrix.sum())} on the diagonal"
-    title = "confusion, share of the true class" if share else "confusion, samples"
-    return Panel(title, alt, draw, (side, side * 0.96), wide=count > 12)
-
-
-def _write_cells(axes: Axes, values: NDArray[Any], shade: NDArray[Any], share: bool) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        text = f"{value:.2f}".removeprefix("0") if share else f"{value:.0f}"
-        if text not in (".00", "0"):
-            colour = "white" if shade[row, column] > 0.6 else INK
-            size = 8 if len(values) <= 12 else 6
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
-
-
-def _fading() -> Any:
-    """From nothing to blue, so that an empty cell has the colour of the page."""
-    from matplotlib.colors import LinearSegmentedColormap, to_rgba
-
-    # the step at the lower end lets a single sample be seen
-    stops = [(0.0, to_rgba(BLUE, 0)), (0.001, to_rgba(BLUE, 0.12)), (1.0, to_rgba(BLUE, 1))]
-    return LinearSegmentedColormap.from_list("fading", stops, N=1024)
-
-
-def reliability_diagram(predictions: Predictions) -> Panel:
-    """Accuracy against confidence in bins (Guo et al. 2017), the size of a dot growing with its bin's samples."""
-    found = reliability(predictions)
-    assert found is not None
-
-    def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), label="calibrated")
-        filled = found.count > 0
-        x, y = found.confidence[filled], found.accuracy[filled]
-        axes.vlines(x, x, y, color=ORANGE, linewidth=3, alpha=0.6, label="gap")
-        share = found.count[filled] / found.count.sum()
-        axes.scatter(x, y, s=15 + 250 * share, color=BLUE, linewidths=0, zorder=3)
-        axes.set(xlim=(0, 1.04), ylim=(-0.04, 1.06), ylabel="accuracy")
-        axes.set_xlabel("confidence (area of a dot: its share of the samples)")
-        axes.legend(loc="upper left")
-        axes.text(0.98, 0.04, f"ECE {found.error:.1%}", transform=axes.transAxes, ha="right", size=11, weight="bold")
-
-    title = "reliability of labels" if predictions.task == "multilabel" else "reliability"
-    alt = f"accuracy against confidence in {BINS} bins; expected calibration error {found.error:.2%}"
-    return Panel(title, alt, draw, (4.2, 3.8))
-
-
-def regression(predictions: Predictions) -> list[Panel]:
-    """Predicted against true, and the residuals; of several targets, each by its own spread."""
-    assert predictions.outputs is not None
-    true, answered = (np.asarray(x, dtype=float) for x in (predictions.targets, predictions.outputs))
-    unit = ""
-    if true.shape[1] > 1:  # targets of different units share the axes
-        mean, spread = true.mean(axis=0), np.maximum(true.std(axis=0), 1e-12)
-        true, answered, unit = (true - mean) / spread, (answered - mean) / spread, ", in standard deviations"
-    x, y = true.reshape(-1), answered.reshape(-1)
-    many = len(x) > POINTS
-    alpha = float(np.clip(300 / len(x), 0.08, 0.7))
-    residual = x - y
-
-    def against(axes: Axes) -> None:
-        low, high = min(x.min(), y.min()), max(x.max(), y.max())
-        axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), label="exact")
-        axes.scatter(x, y, s=14, color=BLUE, alpha=alpha, linewidths=0, rasterized=many)
-        axes.set(xlabel=f"true{unit}", ylabel=f"predicted{unit}")
-        axes.legend(loc="upper left")
-
-    def residuals(axes: Axes) -> None:
-        axes.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-        axes.scatter(y, residual, s=14, color=BLUE, alpha=alpha, linewidths=0, rasterized=many)
-        axes.set(xlabel=f"predicted{unit}", ylabel="true - predicted")
-
-    spread_of = f"residuals from {residual.min():.4g} to {residual.max():.4g}, mean {residual.mean():.4g}"
-    size = (4.2, 3.6)
-    return [
-        Panel("predicted against true", f"predicted against true for {len(x)} values", against, size),
-        Panel("residuals", spread_of, residuals, size),
-    ]

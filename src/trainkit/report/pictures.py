@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data.spec import INPUT, TARGET, named
-from trainkit.report.analysis import worst
-from trainkit.report.answers import Predictions, read_arrays
+from trainkit.run_folders.predictions import Predictions, read_arrays
 
 if TYPE_CHECKING:
     import torch
@@ -41,13 +40,23 @@ def read(folder: Path) -> Arrays | None:
         images = None if arrays is None else arrays.get(f"{kind}_images")
         if arrays is None or images is None:
             continue
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
+        if images.dtype != np.uint8 or images.shape[1:2] not in ((1,), (3,)) or not _are_sides(images.shape[2:]):
             raise ValueError(f"its {kind}_images are no images")
         if max(images.shape[2:]) > SIDE or len(images) > 2 * COUNT:
             raise ValueError(f"its {kind}_images are larger than a report's")
         if partner not in arrays or len(arrays[partner]) != len(images):
             raise ValueError(f"its {partner} do not fit its images")
     return arrays
+
+
+def _are_sides(lengths: tuple[int, ...]) -> bool:
+    return len(lengths) == 2 and min(lengths) > 0
+
+
+def worst_places(found: Predictions) -> NDArray[np.int64]:
+    """Places of the samples that a report shows as errors, each once, the worst of each kind first."""
+    kinds = found.task.worst(found.kept, COUNT // 2).values()
+    return np.concatenate([np.empty(0, np.int64), *kinds])
 
 
 def training_samples(data: Data, train: Loader) -> Arrays:
@@ -65,7 +74,7 @@ def errors(data: Data, predictions: Predictions) -> Arrays:
     import torch
 
     split = data.splits[predictions.split]
-    index = np.unique(np.concatenate(list(worst(predictions, COUNT // 2).values())))
+    index = np.unique(worst_places(predictions))
     found: Arrays = {"error_index": index}
     if split.names is not None and len(index):
         found["error_files"] = np.asarray([str(name) for name in split.names[index]], dtype=np.str_)

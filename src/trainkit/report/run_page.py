@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import __version__
-from trainkit.plots.draw import Panel
+from trainkit.data.spec import TargetSpec
 from trainkit.plots.markup import Markup, element, join, picture, table
-from trainkit.report.analysis import confused, label_probability, per_class, true_probability, worst
-from trainkit.report.answers import Predictions
 from trainkit.report.facts import Facts, Row, number
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
-from trainkit.report.panels import panels
+from trainkit.report.panels import curves, sections
 from trainkit.report.pictures import COUNT
 from trainkit.report.settings import UNKNOWN, config_rows, rows_of, word
 from trainkit.report.verdict import label, shown, verdict
 from trainkit.run_folders.records import mapping
+from trainkit.tasks.base import Section, Table
 
-MANY = 40  # classes in the table of classes, the worst ones, before the rest is folded away
+MANY = 40  # rows of a table, before the rest is folded away
 
 
 def run_page(facts: Facts) -> Markup:
     """The page of one run."""
-    drawn = panels(facts)
+    first, *more = [_section(facts, one) for one in sections(facts)] or [None]
     judged = verdict(facts)
     parts = [
         element("h1", facts.label),
         element("p", f"{facts.verb} run {facts.name}", class_="quiet"),
         verdict_box(judged),
         _numbers(facts),
-        section("Learning curves", plots(drawn.get("curves", []), "curves")),
-        _confusion(facts, drawn),
+        section("Learning curves", plots(curves(facts), "curves")),
+        first,
         _errors(facts),
-        section("Reliability", plots(drawn.get("reliability", []), "reliability"), RELIABILITY),
-        section("Predicted against true", plots(drawn.get("regression", []), "regression")),
-        _classes(facts),
+        *more,
         _training_samples(facts),
         _config(facts),
         section("Command", element("pre", facts.command) if facts.command else None),
@@ -50,58 +45,33 @@ def run_page(facts: Facts) -> Markup:
     return document(f"{facts.label}: {judged.headline}", parts)
 
 
-RELIABILITY = (
-    "Of the samples that the model is 80% sure of, 80% should be right: dots on the dashed line. Below it the model is "
-    "too sure, above it too careful. The expected calibration error (ECE) is the mean gap, weighted by samples "
-    "(Guo et al. 2017, 15 bins)."
-)
-
-
 def _numbers(facts: Facts) -> Markup | None:
     """Metric by split, of the best epoch."""
     splits = {split: {k: v for k in m if (v := number(m[k])) is not None} for split, m in facts.measured.items()}
     names = dict.fromkeys(name for metrics in splits.values() for name in metrics)
-    rows = [[label(name), *(shown(name, metrics.get(name)) for metrics in splits.values())] for name in names]
+    rows = [
+        [label(metric), *(shown(metric, metrics.get(metric.name)) for metrics in splits.values())]
+        for metric in map(facts.described, names)
+    ]
     return section("Metrics", table(["metric", *splits], rows) if rows else None)
 
 
-def _confusion(facts: Facts, drawn: dict[str, list[Panel]]) -> Markup | None:
-    """The matrix, and its largest wrong cells in words."""
-    if facts.confusion is None:
-        return None
-    both = [*drawn["confusion"], *drawn["confusion_normalized"]]
-    pairs = confused(facts.confusion, 10)
-    names, totals = facts.classes, facts.confusion.sum(axis=1)
-    rows = [[names[t], names[p], n, f"{n / totals[t]:.1%}"] for t, p, n in pairs]
-    heads = ["true class", "predicted", "times", "of the class"]
-    most = join(element("h3", "Most frequent confusions"), table(heads, rows)) if rows else None
-    note = f"On {facts.split}. Colours are stretched so that single errors can be seen beside the diagonal."
-    return section("Confusion", join(plots(both, "confusion"), most), note)
+def _section(facts: Facts, shown: Section) -> Markup | None:
+    """What the task shows of the answers."""
+    assert facts.predictions is not None
+    drawn = [panel for group in shown.panels.values() for panel in group]
+    parts = [plots(drawn, next(iter(shown.panels), "")), *map(_table, shown.tables)]
+    content = join(*parts) if any(part is not None for part in parts) else None
+    return section(shown.title, content, f"On {facts.predictions.split}. {shown.note or ''}".strip())
 
 
-def _classes(facts: Facts) -> Markup | None:
-    """Precision, recall and F1 of every class, the worst first."""
-    if facts.confusion is None:
-        return None
-    rows = [
-        [
-            row.name,
-            row.count,
-            *(f"{x:.1%}" for x in (row.precision, row.recall, row.f1)),
-            _taken(row.taken_for, row.times),
-        ]
-        for row in per_class(facts.confusion, facts.classes)
-    ]
-    heads = ["class", "samples", "precision", "recall", "F1", "most often taken for"]
-    content = table(heads, rows[:MANY])
-    if len(rows) > MANY:
-        rest = element("details", element("summary", f"{len(rows) - MANY} more"), table(heads, rows[MANY:]))
-        content = join(content, rest)
-    return section("Classes", content, f"On {facts.split}, the lowest F1 first.")
-
-
-def _taken(name: str | None, times: int) -> str:
-    return "–" if name is None else f"{name} ({times})"
+def _table(shown: Table) -> Markup:
+    """Of a long table the first rows, before the rest is folded away."""
+    parts = [element("h3", shown.title) if shown.title else None, table(shown.heads, shown.rows[:MANY])]
+    if len(shown.rows) > MANY:
+        rest = table(shown.heads, shown.rows[MANY:])
+        parts.append(element("details", element("summary", f"{len(shown.rows) - MANY} more"), rest))
+    return join(*parts, element("p", shown.note, class_="quiet") if shown.note else None)
 
 
 def _errors(facts: Facts) -> Markup | None:
@@ -109,8 +79,10 @@ def _errors(facts: Facts) -> Markup | None:
     if facts.predictions is None:
         return None
     images = error_images(facts)
-    parts = []
-    for kind, places in worst(facts.predictions, COUNT // 2).items():
+    parts, kinds = [], facts.task.worst(facts.predictions.kept, COUNT // 2)
+    if not kinds:
+        return None
+    for kind, places in kinds.items():
         lines = answers(facts, [int(place) for place in places])
         if not lines:
             continue
@@ -148,61 +120,30 @@ def answers(facts: Facts, places: list[int]) -> list[dict[str, str]]:
     assert predictions is not None
     kept = facts.pictures or {}
     files = dict(zip(map(int, kept.get("error_index", ())), map(str, kept.get("error_files", ())), strict=False))
-    true = true_probability(predictions)
-    lines = []
-    for place in places:
-        line = {"sample": Path(files[place]).name if place in files else str(place)} | _answer(predictions, place)
-        if true is not None:
-            line["true"] += f" {true[place]:.1%}"
-        lines.append(line)
-    return lines
-
-
-def _answer(predictions: Predictions, place: int) -> dict[str, str]:
-    names = predictions.classes or []
-
-    def name(index: int) -> str:
-        return names[index] if index < len(names) else str(index)
-
-    if predictions.predicted is not None and predictions.confidence is not None:
-        predicted = name(int(predictions.predicted[place]))
-        true = name(int(predictions.targets[place]))
-        return {"true": true, "predicted": f"{predicted} {predictions.confidence[place]:.1%}"}
-    assert predictions.outputs is not None
-    if predictions.task == "multilabel":
-        probability, target = label_probability(predictions)[place], predictions.targets[place] > 0.5
-        wrong = int(np.where((probability > 0.5) != target, np.abs(probability - 0.5), -1).argmax())
-        said = {"true": target, "predicted": probability > 0.5}
-        words = {key: ", ".join(name(int(i)) for i in np.flatnonzero(labels)) or "none" for key, labels in said.items()}
-        return words | {"surest wrong": f"{name(wrong)} {probability[wrong]:.1%}"}
-    values = {"true": predictions.targets[place], "predicted": predictions.outputs[place]}
-    return {key: ", ".join(f"{x:.4g}" for x in numbers) for key, numbers in values.items()}
+    return [
+        {"sample": Path(files[place]).name if place in files else str(place)} | predictions.answer(place)
+        for place in places
+    ]
 
 
 def _training_samples(facts: Facts) -> Markup | None:
     kept = facts.pictures or {}
     if not len(kept.get("train_images", ())):
         return None
-    captions = [target_words(target, facts.classes) for target in kept["train_targets"]]
+    captions = target_words(facts)
     figures = [
         element("figure", picture(image, f"training sample, {caption}"), element("figcaption", caption))
         for image, caption in zip(kept["train_images"], captions, strict=True)
     ]
     gallery = element("div", *figures, class_="gallery")
-    note = "The first of the first epoch, as the model saw them: augmented, and shown without the normalisation."
+    note = "The first of the first epoch, as the model saw them: augmented, and shown without the normalization."
     return section("Training samples", gallery, note)
 
 
-def target_words(target: Any, names: Sequence[str]) -> str:
-    """A training target in words: a class, the classes of a mixed sample, or numbers."""
-    values = np.atleast_1d(target)
-    if values.dtype.kind == "i" and values.size == 1:
-        index = int(values[0])
-        return names[index] if 0 <= index < len(names) else str(index)
-    if len(names) == values.size and values.size > 1:
-        order = [int(i) for i in np.argsort(-values)[:3] if values[i] > 0.005]
-        return ", ".join(names[i] if values[i] > 0.995 else f"{names[i]} {values[i]:.2f}" for i in order) or "none"
-    return ", ".join(f"{float(x):.4g}" for x in values[:4])
+def target_words(facts: Facts) -> list[str]:
+    """The targets of the kept training samples in words."""
+    target = facts.target or TargetSpec("")
+    return [facts.task.words(np.asarray(value), target) for value in (facts.pictures or {}).get("train_targets", ())]
 
 
 def _config(facts: Facts) -> Markup | None:

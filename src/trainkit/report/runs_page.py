@@ -10,7 +10,7 @@ from trainkit.plots.markup import Markup, element, join, table
 from trainkit.report.comparison import COLOURED, DRAWN, Comparison, compare, comparison_panels
 from trainkit.report.facts import Facts, number
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
-from trainkit.report.settings import differences, word
+from trainkit.report.settings import differing, word
 from trainkit.report.verdict import Verdict, judge_fit, label, shown
 from trainkit.run_folders.records import short_id
 
@@ -52,7 +52,8 @@ def verdict(found: Comparison) -> Verdict:
     if not values:
         return Verdict("no run has a result", "bad", [count])
     best = found.runs[0]
-    split, _, metric = found.metric.rpartition("/")
+    split, _, name = found.metric.rpartition("/")
+    metric = best.described(name)
     headline = f"{short_id(best.path)} is best: {label(metric)} {shown(metric, values[0])} on {split}"
     sentences = [count]
     if said := found.described(best):
@@ -60,7 +61,7 @@ def verdict(found: Comparison) -> Verdict:
     if len(values) > 1:
         next_best = f"The next best is {short_id(found.runs[1].path)} with {shown(metric, values[1])}"
         sentences.append(f"{next_best}; the worst has {shown(metric, values[-1])}.")
-    test = best.metric(f"test/{metric}")
+    test = best.metric(f"test/{name}")
     if test is not None and split == "val":
         chosen = f"Its {label(metric)} on test is {shown(metric, test)}"
         sentences.append(f"{chosen}, which is the number to quote: {found.metric} chose it among {len(values)}.")
@@ -80,9 +81,13 @@ def _results(found: Comparison) -> Markup:
     for place, (run, values) in enumerate(zip(found.runs, measured, strict=True)):
         varied = [column[place] for column in found.parameters.values()]
         seconds = number(run.status.get("seconds"))
-        row: list[Any] = [f"{place + 1}. {short_id(run.path)}", *varied, shown(found.metric, found.value(run))]
+        row: list[Any] = [
+            f"{place + 1}. {short_id(run.path)}",
+            *varied,
+            shown(run.described(found.metric), found.value(run)),
+        ]
         row += [run.best_epoch or "–", run.state, "–" if seconds is None else f"{seconds:.1f}"]
-        rows.append([*row, *(shown(name, values.get(name)) for name in names)])
+        rows.append([*row, *(shown(run.described(name), values.get(name)) for name in names)])
     return table(heads, rows)
 
 
@@ -94,7 +99,7 @@ def _numbers(run: Facts) -> dict[str, float]:
 def _differences(found: Comparison) -> Markup | None:
     """A row a key that differs, a column a run; of many runs the first few."""
     runs = found.runs[:12]
-    rows = [[key, *map(word, values)] for key, values in differences(runs)][:COLUMNS]
+    rows = [[key, *map(word, values)] for key, values in differing(runs).items()][:COLUMNS]
     if not rows:
         return None
     heads = ["key", *(f"{place + 1}. {short_id(run.path)}" for place, run in enumerate(runs))]

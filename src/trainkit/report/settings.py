@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from trainkit.config import folders
-from trainkit.config.changes import flat
+from trainkit.config.changes import differences, flat
 from trainkit.config.frame import Eval, Train
 from trainkit.errors import ConfigError
 from trainkit.registry import FAMILIES
@@ -73,16 +74,14 @@ def config_rows(facts: Facts) -> list[tuple[str, Any, Any, bool]]:
     return rows
 
 
-def differences(runs: list[Facts]) -> list[tuple[str, list[Any]]]:
-    """The keys of config and environment that are not the same in all runs, each with its values."""
+def differing(runs: Sequence[Facts]) -> dict[str, list[Any]]:
+    """The keys of config and environment that are not the same in all runs, with the value of each."""
     tables = [
         {key: value for key, value in rows_of(run.config).items() if key not in PLACES}
         | {f"env.{key}": value for key, value in rows_of(run.environment).items() if key != "executable"}
         for run in runs
     ]
-    keys = dict.fromkeys(key for values in tables for key in values)
-    found = [(key, [values.get(key, UNKNOWN) for values in tables]) for key in keys]
-    return [(key, values) for key, values in found if len({word(value) for value in values}) > 1]
+    return differences(*tables, missing=UNKNOWN)
 
 
 def word(value: Any) -> str:

@@ -7,13 +7,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from trainkit.config.changes import differences
 from trainkit.run_folders.configs import read_config
 from trainkit.run_folders.records import Record
-from trainkit.statistics import Estimate, better, estimate
+from trainkit.statistics import Estimate, estimate
+from trainkit.tasks import metrics
+from trainkit.tasks.base import LOSS
 
 # What does not make a run another experiment: the seed is what a group has several of, and where the folder lies.
 IGNORED = ("seed", "output_dir")
-HEADLINES = ("accuracy", "rmse", "loss")  # what a verdict is about: the first that all groups have
 
 
 @dataclasses.dataclass
@@ -79,15 +81,10 @@ def compared_config(record: Record) -> dict[str, Any]:
     return found
 
 
-def differences(groups: Sequence[Group]) -> dict[str, list[Any]]:
-    """The config keys whose values are not the same in all groups: key -> value of each group, None where it has none.
-
-    Components first, then their arguments, then the rest.
-    """
-    keys = dict.fromkeys(key for one in groups for key in one.config)
-    found = {key: [one.config.get(key) for one in groups] for key in keys}
-    differing = {key: values for key, values in found.items() if any(value != values[0] for value in values)}
-    return dict(sorted(differing.items(), key=lambda item: item[0].count(".")))
+def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    """The config keys whose values are not the same in all groups: components first, then their arguments, the rest."""
+    found = differences(*(one.config for one in groups))
+    return dict(sorted(found.items(), key=lambda item: item[0].count(".")))
 
 
 def by_dataset(groups: Sequence[Group]) -> list[list[Group]]:
@@ -104,17 +101,23 @@ def metric_names(groups: Sequence[Group]) -> list[str]:
 
 
 def best(groups: Sequence[Group], metric: str) -> list[Group]:
-    """The groups of one data set with the best mean, more than one if they tie; none where there is no difference."""
+    """The groups of one data set with the best mean, more than one if they tie; none where there is no difference.
+
+    None either where no run says which way the metric is better.
+    """
     means = [(found.mean, one) for one in groups if (found := one.estimate(metric)) is not None]
-    if len({mean for mean, _ in means}) < 2:
+    known = [record.measured for one in groups for record in one.records]
+    better = next((names[short].better for names in known if (short := metric.rpartition("/")[2]) in names), None)
+    if better is None or len({mean for mean, _ in means}) < 2:
         return []
-    top = (min if better(metric) == "min" else max)(mean for mean, _ in means)
+    top = (min if better == "min" else max)(mean for mean, _ in means)
     return [one for mean, one in means if mean == top]
 
 
 def headline(groups: Sequence[Group]) -> str | None:
-    """What a verdict is about: accuracy, else rmse, else loss, on test if all groups have it, else on val."""
-    for name in HEADLINES:
+    """What a verdict is about: the metric that says most, else the loss, on test if all groups have it, else on val."""
+    names = [metrics.headline(record.measured) for one in groups for record in one.records]
+    for name in dict.fromkeys([*names, LOSS.name]):
         for split in ("test", "val", "train"):
             if all(one.values(f"{split}/{name}") for one in groups):
                 return f"{split}/{name}"

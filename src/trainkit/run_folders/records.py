@@ -17,6 +17,8 @@ from trainkit import storage
 from trainkit.errors import ConfigError
 from trainkit.run_folders import rundir
 from trainkit.run_folders.configs import read_parts
+from trainkit.tasks.base import Metric
+from trainkit.tasks.metrics import read_metrics
 
 STAMPED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:_(?P<label>.+))?_(?P<uid>[0-9a-f]{6})")
 # What a record keeps of status.json and of its `result`: of thousands of runs, the rest would fill the memory.
@@ -41,6 +43,7 @@ class Record:
     metrics: dict[str, float]
     epoch: int | None
     step: int | None
+    measured: dict[str, Metric]  # what is known of each metric, by its name without the split
 
     @property
     def verb(self) -> str:
@@ -145,11 +148,12 @@ def read(folder: Path) -> Record | None:
     splits = mapping(result.get("metrics")).items()
     metrics = {intern(f"{split}/{name}"): value for split, values in splits for name, value in _numbers(values)}
     epoch, step = _count(result.get("epochs")), _count(result.get("steps"))
+    described = result.get("measured")
     if not result and status["verb"] == "train":
-        metrics, epoch, step = _progress(folder / "metrics.jsonl")
+        metrics, epoch, step, described = _progress(folder / "metrics.jsonl")
     kept = {name: status[name] for name in STATUS if name in status}
     kept["result"] = {name: result[name] for name in RESULT if name in result}
-    return Record(folder, short_id(folder), state, kept, metrics, epoch, step)
+    return Record(folder, short_id(folder), state, kept, metrics, epoch, step, read_metrics(described))
 
 
 def find(root: Path) -> tuple[list[Record], list[Path]]:
@@ -220,23 +224,29 @@ def _read_status(folder: Path) -> dict[str, Any] | None:
     return status if isinstance(status.get("verb"), str) and isinstance(status.get("state"), str) else None
 
 
-def _progress(file: Path) -> tuple[dict[str, float], int | None, int | None]:
-    """Of an unfinished run: the metrics of the best epoch so far, and the epochs and steps done."""
+def _progress(file: Path) -> tuple[dict[str, float], int | None, int | None, Any]:
+    """Of an unfinished run: the metrics of the best epoch so far, the epochs and steps done, what is measured."""
+    start: dict[str, Any] = {}
     best: dict[str, Any] = {}
     last: dict[str, Any] = {}
     try:
         for line in storage.read_lines(file):
-            if b'"event": "epoch"' not in line:
+            is_epoch, is_start = b'"event": "epoch"' in line, b'"event": "start"' in line
+            if not (is_epoch or is_start):
                 continue
             try:
-                last = mapping(json.loads(line))
+                found = mapping(json.loads(line))
             except (ValueError, RecursionError):
                 continue  # the line that was being written when the process died
+            if is_start:
+                start = found
+                continue
+            last = found
             best = last if last.get("best") is True else best
     except OSError:
-        return {}, None, None
+        return {}, None, None, None
     metrics = {name: value for name, value in _numbers(best) if "/" in name}
-    return metrics, _count(last.get("epoch")), _count(last.get("step"))
+    return metrics, _count(last.get("epoch")), _count(last.get("step")), start.get("measured")
 
 
 def mapping(value: Any) -> dict[str, Any]:

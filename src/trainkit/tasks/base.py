@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from trainkit.plots.draw import Panel
+    from trainkit.statistics import Difference
+
 Numbers = dict[str, "NDArray[Any]"]  # the arrays that were kept of a pass, or the sums of one, by name
 
 
@@ -27,13 +30,15 @@ Numbers = dict[str, "NDArray[Any]"]  # the arrays that were kept of a pass, or t
 class Metric:
     """A number of a split. better: which way. unit: a share of 1, shown in percent, or any other number.
 
-    short: its word on an epoch's line; None: only in the result.
+    short: its word on an epoch's line; None: only in the result. title: how a person writes it, where that is not its
+    name with spaces.
     """
 
     name: str
     better: Literal["max", "min"]
     unit: Literal["share", "number"] = "number"
     short: str | None = None
+    title: str | None = None
 
 
 SMALL_VAL = 100  # samples, below which one of them moves a share by more than a percent
@@ -91,12 +96,33 @@ class Mean(Sum):
         return {self.metric.name: float(sums[self.metric.name]) / count}
 
 
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """heads: of the columns. rows: a cell for each of them. note: what else must be said."""
+
+    heads: list[str]
+    rows: list[list[Any]]
+    title: str | None = None
+    note: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of a report. panels: by the name of their file. note: how they are read."""
+
+    title: str
+    panels: dict[str, list[Panel]] = dataclasses.field(default_factory=dict)
+    tables: list[Table] = dataclasses.field(default_factory=list)
+    note: str | None = None
+
+
 class Task:
-    """What a target means.
+    """What a target means. The bare class leaves out all that may be left out: it stands for tasks that are not known.
 
     losses: names of the losses that can train it, the usual one first; a plug-in's loss says so itself, by `serves`.
     monitor: the metric that chooses the best epoch where the user says nothing.
     mixed: the task whose targets the mixing of samples makes of these; None: they cannot be mixed.
+    headline: the metric that a report calls the result; None: see `tasks.metrics.headline`.
     output: what a model's outputs are called. ranks: whether `topk` of its classes can be told, the likeliest first.
     """
 
@@ -104,6 +130,7 @@ class Task:
     losses: ClassVar[tuple[str, ...]] = ()
     monitor: ClassVar[str] = "loss"
     mixed: ClassVar[str | None] = None
+    headline: ClassVar[str | None] = None
     output: ClassVar[str] = "outputs"
     ranks: ClassVar[bool] = False
 
@@ -132,6 +159,10 @@ class Task:
     def summary(self, targets: NDArray[Any], target: TargetSpec) -> dict[str, Any]:
         """What `check` says of a split's targets, as JSON."""
         return {}
+
+    def table(self, summaries: dict[str, dict[str, Any]], target: TargetSpec) -> Table | None:
+        """The summaries of all splits, for a person."""
+        return None
 
     def warnings(self, targets: dict[str, NDArray[Any]], target: TargetSpec) -> list[str]:
         """What makes results mean less than they seem to, from the targets of each split."""
@@ -177,8 +208,48 @@ class Task:
         return [dict(zip(names, values, strict=True)) for values in told.flatten(1).tolist()]
 
     def keep(self, outputs: Tensor, targets: Any, target: TargetSpec) -> dict[str, Tensor]:
-        """What is kept of a batch for whoever looks at the run later, by name: (N, …) each, on the device."""
+        """What is kept of a batch for whoever looks at the run later, by name: (N, …) each, on the device.
+
+        `targets` must be there, or nothing is. What is too large is left out.
+        """
         return {}
+
+    # reading a run, in NumPy; kept: what `keep` kept of a split, (N, …) each ---------------------------------------
+
+    def check_kept(self, kept: Numbers, target: TargetSpec) -> None:
+        """Raise ValueError, saying what is wrong with them, for arrays that `keep` cannot have kept."""
+
+    def right(self, kept: Numbers, metric: str) -> NDArray[Any] | None:
+        """Which samples are right (N,), if that is what this metric is the share of."""
+        return None
+
+    def difference(self, ours: Numbers, theirs: Numbers, metric: str) -> tuple[str, Difference] | None:
+        """What a paired test is called, and theirs - ours, of a metric that is no share of the samples."""
+        return None
+
+    def worst(self, kept: Numbers, most: int) -> dict[str, NDArray[Any]]:
+        """Places of the worst samples, worst first, by what makes them so; at most so many of each kind."""
+        return {}
+
+    def answer(self, kept: Numbers, place: int, target: TargetSpec) -> dict[str, str]:
+        """What one sample is and what the model said of it, in words."""
+        return {}
+
+    def words(self, value: NDArray[Any], target: TargetSpec) -> str:
+        """The target of one training sample, which may be mixed, in words."""
+        return ", ".join(f"{float(number):.4g}" for number in value.reshape(-1)[:4])
+
+    def sections(self, kept: Numbers, target: TargetSpec) -> list[Section]:
+        """What a report shows of the answers, the most telling first."""
+        return []
+
+    def sentences(self, measured: dict[str, float], kept: Numbers, target: TargetSpec) -> list[str]:
+        """How good the result is, and beside what one gets without a model. kept: empty where it is lost."""
+        return []
+
+    def calibration(self, kept: Numbers) -> list[str]:
+        """Whether the model is as sure as it may be."""
+        return []
 
     def accepts(self, loss: str, serves: Sequence[str]) -> bool:
         """Whether a loss of this name, which says itself that it serves these tasks, can train this one."""
@@ -203,6 +274,11 @@ def find_task(name: str) -> Task | None:
     """The task of that name; None where no module that registers it has been imported."""
     component = registry.find("task", name)
     return None if component is None else _made(component.build)
+
+
+def reading_task(name: str) -> Task:
+    """The task of a run that is read: one that says nothing where its code has not been imported."""
+    return find_task(name) or Task()
 
 
 def task_of(target: TargetSpec) -> Task:

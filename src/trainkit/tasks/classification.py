@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from trainkit.data.spec import TargetSpec
 from trainkit.errors import DataError
 from trainkit.registry import register
-from trainkit.tasks.base import SMALL_VAL, Sum, Task, listed
+from trainkit.tasks.base import SMALL_VAL, Numbers, Section, Sum, Table, Task, listed
 from trainkit.tasks.heads import softmax
+from trainkit.tasks.rows import class_table, name_shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from trainkit.plots.charts import Reliability
 
 FEW = 10  # samples of a class in train, below which it is hardly learned
 PER_CLASS = 5  # samples of a class in val, below which it judges badly
@@ -58,6 +61,9 @@ class Classification(Task):
         count = len(target.classes or [])
         inside = targets[(targets >= 0) & (targets < count)]
         return {"class_counts": np.bincount(inside, minlength=count).tolist()}
+
+    def table(self, summaries: dict[str, dict[str, Any]], target: TargetSpec) -> Table | None:
+        return class_table(summaries, target)
 
     def warnings(self, targets: dict[str, NDArray[Any]], target: TargetSpec) -> list[str]:
         import numpy as np
@@ -114,17 +120,82 @@ class Classification(Task):
         return notes
 
     def sums(self, target: TargetSpec, *, full: bool, topk: int) -> list[Sum]:
-        from trainkit.tasks.counts import Confusion, Hits, TopHits
+        from trainkit.tasks.counts import ClassHits, Hits, TopHits
 
         count = self.num_outputs(target)
         if not full:
             return [Hits()]
-        return [Hits(), *([TopHits(topk)] if self.counts_top(count, topk) else []), Confusion(count)]
+        return [Hits(), *([TopHits(topk)] if self.counts_top(count, topk) else []), ClassHits(count)]
 
     def keep(self, outputs: Tensor, targets: Any, target: TargetSpec) -> dict[str, Tensor]:
         confidence, predicted = outputs.softmax(dim=1).max(dim=1)
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         return {"targets": labels, "predicted": predicted, "confidence": confidence, "outputs": outputs}
+
+    def check_kept(self, kept: Numbers, target: TargetSpec) -> None:
+        import numpy as np
+
+        targets, outputs, num_classes = kept["targets"], kept.get("outputs"), len(target.classes or [])
+        if "predicted" not in kept or "confidence" not in kept or targets.ndim != 1 or kept["predicted"].ndim != 1:
+            raise ValueError("it holds no classes and confidences")
+        labels = np.concatenate([targets, kept["predicted"]])
+        if labels.dtype.kind != "i" or labels.min() < 0 or labels.max() >= num_classes:
+            raise ValueError("it names classes that do not exist")
+        if outputs is not None and outputs.shape != (len(targets), num_classes):
+            raise ValueError("its outputs do not fit its classes")
+
+    def right(self, kept: Numbers, metric: str) -> NDArray[Any] | None:
+        return kept["predicted"] == kept["targets"] if metric == "accuracy" else None
+
+    def worst(self, kept: Numbers, most: int) -> dict[str, NDArray[Any]]:
+        """The errors of highest confidence, then those of the others whose true class got the least probability."""
+        import numpy as np
+
+        wrong = np.flatnonzero(kept["predicted"] != kept["targets"])
+        sure = wrong[np.argsort(-kept["confidence"][wrong], kind="stable")][:most]
+        found = {"most confident": sure}
+        true = true_probability(kept)
+        if true is not None and len(others := np.setdiff1d(wrong, sure)):
+            found["true class least expected"] = others[np.argsort(true[others], kind="stable")][:most]
+        return found
+
+    def answer(self, kept: Numbers, place: int, target: TargetSpec) -> dict[str, str]:
+        classes, one = target.classes or [], {name: values[place : place + 1] for name, values in kept.items()}
+        true, share = classes[int(one["targets"][0])], true_probability(one)
+        predicted = f"{classes[int(one['predicted'][0])]} {one['confidence'][0]:.1%}"
+        return {"true": true if share is None else f"{true} {share[0]:.1%}", "predicted": predicted}
+
+    def words(self, value: NDArray[Any], target: TargetSpec) -> str:
+        classes = target.classes or []
+        if value.size == 1 and value.dtype.kind == "i" and 0 <= int(value.item()) < len(classes):
+            return classes[int(value.item())]
+        return name_shares(value, classes) if value.size == len(classes) else super().words(value, target)
+
+    def sections(self, kept: Numbers, target: TargetSpec) -> list[Section]:
+        from trainkit.tasks import calibration, confusion
+
+        classes, labels = target.classes or [], (kept["targets"], kept["predicted"])
+        return [
+            confusion.confusion_section(*labels, classes),
+            calibration.section(_reliability(kept), "reliability"),
+            confusion.class_section(*labels, classes),
+        ]
+
+    def sentences(self, measured: dict[str, float], kept: Numbers, target: TargetSpec) -> list[str]:
+        from trainkit.tasks import confusion
+
+        if not kept:
+            return []
+        targets, predicted = kept["targets"], kept["predicted"]
+        return [
+            confusion.count_wrong(targets == predicted),
+            confusion.baseline(targets, predicted, target.classes or []),
+        ]
+
+    def calibration(self, kept: Numbers) -> list[str]:
+        from trainkit.tasks.calibration import sentence
+
+        return [sentence(_reliability(kept))]
 
     def fields(self, target: TargetSpec, *, topk: int) -> dict[str, type]:
         found: dict[str, type] = {}
@@ -144,6 +215,24 @@ class Classification(Task):
 
     def head(self, target: TargetSpec) -> nn.Module | None:
         return softmax()
+
+
+def true_probability(kept: Numbers) -> NDArray[Any] | None:
+    """The probability (N,) that was given to the true class; None without all the outputs."""
+    import numpy as np
+
+    if "outputs" not in kept:
+        return None
+    logits = kept["outputs"].astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    chosen = logits[np.arange(len(logits)), kept["targets"]]
+    return np.asarray(np.exp(chosen - np.log(np.exp(logits).sum(axis=1))))
+
+
+def _reliability(kept: Numbers) -> Reliability:
+    from trainkit.tasks.calibration import reliability
+
+    return reliability(kept["confidence"], kept["predicted"] == kept["targets"])
 
 
 def nth(place: int) -> str:

@@ -1,4 +1,4 @@
-"""Sums of classes and labels: hits, the k likeliest, the confusion matrix."""
+"""Sums of classes and labels: hits, the k likeliest, the counts of each class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from torch import Tensor
 from trainkit.tasks.base import Metric, Numbers, Sum
 
 ACCURACY = Metric("accuracy", "max", "share", short="acc")
-MACRO = tuple(Metric(f"macro_{name}", "max", "share") for name in ("f1", "precision", "recall"))
+MACRO = (
+    Metric("macro_f1", "max", "share", title="macro F1"),
+    Metric("macro_precision", "max", "share"),
+    Metric("macro_recall", "max", "share"),
+)
 
 
 def as_labels(targets: Tensor) -> Tensor:
@@ -52,10 +56,11 @@ class TopHits(Sum):
         return {self.metrics[0].name: int(sums["top"]) / count}
 
 
-class Confusion(Sum):
-    """The confusion matrix [true class][predicted class], and what follows from it.
+class ClassHits(Sum):
+    """How often each class is predicted rightly, predicted, and true.
 
     Macro averages run over all classes, where a class without samples or predictions counts 0, as scikit-learn has it.
+    No confusion matrix: of many classes that would be larger than the model.
     """
 
     metrics = MACRO
@@ -64,16 +69,18 @@ class Confusion(Sum):
         self.num_classes = num_classes
 
     def zeros(self, device: torch.device, real: torch.dtype) -> dict[str, Tensor]:
-        return {"confusion": torch.zeros((self.num_classes,) * 2, dtype=torch.int64, device=device)}
+        return counts_of(self.num_classes, device)
 
     def add(self, sums: dict[str, Tensor], outputs: Tensor, targets: Tensor) -> None:
         # index_add_ into a table of known size: torch.bincount would wait for the device to learn its own size.
-        cells = as_labels(targets) * outputs.shape[1] + outputs.argmax(dim=1)
-        sums["confusion"].view(-1).index_add_(0, cells, torch.ones_like(cells))
+        true, predicted = as_labels(targets), outputs.argmax(dim=1)
+        ones = torch.ones_like(true)
+        sums["true"].index_add_(0, true, ones)
+        sums["predicted"].index_add_(0, predicted, ones)
+        sums["hit"].index_add_(0, true, (true == predicted).to(ones.dtype))
 
     def read(self, sums: Numbers, count: int) -> dict[str, float]:
-        confusion = sums["confusion"]
-        return macro(confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1))
+        return macro(sums["hit"], sums["predicted"], sums["true"])
 
 
 class LabelHits(Sum):
@@ -85,9 +92,7 @@ class LabelHits(Sum):
         self.num_labels = num_labels
 
     def zeros(self, device: torch.device, real: torch.dtype) -> dict[str, Tensor]:
-        shapes: dict[str, tuple[int, ...]] = {"correct": ()}
-        shapes |= dict.fromkeys(("hit", "predicted", "true"), (self.num_labels,))
-        return {name: torch.zeros(shape, dtype=torch.int64, device=device) for name, shape in shapes.items()}
+        return Hits().zeros(device, real) | counts_of(self.num_labels, device)
 
     def add(self, sums: dict[str, Tensor], outputs: Tensor, targets: Tensor) -> None:
         predicted, true = outputs > 0, targets > 0.5
@@ -98,6 +103,11 @@ class LabelHits(Sum):
 
     def read(self, sums: Numbers, count: int) -> dict[str, float]:
         return {"accuracy": int(sums["correct"]) / count} | macro(sums["hit"], sums["predicted"], sums["true"])
+
+
+def counts_of(count: int, device: torch.device) -> dict[str, Tensor]:
+    """Counts of so many classes or labels."""
+    return {name: torch.zeros(count, dtype=torch.int64, device=device) for name in ("hit", "predicted", "true")}
 
 
 def macro(hit: NDArray[Any], predicted: NDArray[Any], true: NDArray[Any]) -> dict[str, float]:

@@ -16,7 +16,11 @@ class Errors(Sum):
     The spread of the targets is summed about their training mean, free of cancellation for targets far from 0.
     """
 
-    metrics = (Metric("mae", "min"), Metric("rmse", "min", short="rmse"), Metric("r2", "max", short="r2"))
+    metrics = (
+        Metric("mae", "min", title="MAE"),
+        Metric("rmse", "min", short="rmse", title="RMSE"),
+        Metric("r2", "max", short="r2", title="R²"),
+    )
 
     def __init__(self, target: TargetSpec) -> None:
         self.width = target.width

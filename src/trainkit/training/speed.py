@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,13 +43,14 @@ def prepare(
     device: torch.device,
     *,
     dtype: torch.dtype | None = None,
-    channels_last: bool = False,
+    channels_last: Sequence[str] = (),
     compile: str | None = None,
     recompute: bool = False,
     several: bool = False,
 ) -> Forward:
     """The model's forward pass with these options: inputs (N, …), or several by name -> float32 outputs (N, …).
 
+    channels_last: the inputs, by name, that are images (N, C, H, W) to be laid out so, and the model with them.
     several: the inputs are a dict, which the model gets as keyword arguments. The model itself stays as it is: its
     parameters, names and state are what is trained and saved.
     """
@@ -61,18 +62,20 @@ def prepare(
     if dtype is None and not channels_last and not several:
         return forward  # type: ignore[no-any-return]
 
+    def last(images: torch.Tensor) -> torch.Tensor:
+        return images.contiguous(memory_format=torch.channels_last)
+
     def run(inputs: Tree) -> torch.Tensor:
         if channels_last:
-            inputs = map_tree(_channels_last, inputs)
+            if isinstance(inputs, dict):
+                inputs = {**inputs, **{name: last(inputs[name]) for name in channels_last}}
+            else:
+                inputs = last(inputs)
         with torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext():
             outputs: torch.Tensor = forward(**inputs) if isinstance(inputs, dict) else forward(inputs)
         return outputs if dtype is None else outputs.float()  # the loss is computed in fp32
 
     return run
-
-
-def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def mirrored(forward: Forward) -> Forward:

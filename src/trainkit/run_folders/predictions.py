@@ -1,14 +1,22 @@
 """What a model answered on a split: collected while it is measured, and kept in the run folder as predictions.npz.
 
     split       the split's name
-    task        as in `data.splits`
-    classes     (C,) names; not for regression
-    targets     int64 (N,) classes; multilabel float32 (N, C); regression float32 (N, T) in original units
-    predicted   int64 (N,), the likeliest class, and
-    confidence  float32 (N,), its probability: for classification and soft targets
-    outputs     float32 (N, C) logits, or (N, T) predictions in original units; left out of classes above MAX_BYTES
+    task        the name of a task
+    classes     (C,) names, where the task has some
+    targets     (N, …): int64 (N,) classes; multilabel float32 (N, C); regression float32 (N, T) in original units
+    …           (N, …) each: what else the task keeps, see `Task.keep`
 
-The file holds no pickle, and the same answers give the same bytes. Reading it needs NumPy alone.
+Of classification and soft targets:
+
+    predicted   int64 (N,), the likeliest class, and
+    confidence  float32 (N,), its probability
+
+Of these four tasks:
+
+    outputs     float32 (N, C) logits, or (N, T) predictions in original units
+
+No array but `targets` is larger than MAX_BYTES: it is left out. The file holds no pickle, and the same answers give the
+same bytes. Reading it needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -23,8 +31,9 @@ from numpy.typing import NDArray
 
 from trainkit import storage
 from trainkit.data import arrays as npz
+from trainkit.data.spec import TargetSpec
 from trainkit.errors import ResourceError
-from trainkit.tasks.base import task_of
+from trainkit.tasks.base import Numbers, Task, reading_task, task_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,23 +44,27 @@ if TYPE_CHECKING:
 
 FILE = "predictions.npz"
 MOST_BYTES = 1 << 30  # of all arrays that are read: a run keeps less
-MAX_BYTES = 64 << 20  # of the outputs, on the device and in the file
+MAX_BYTES = 64 << 20  # of an array, on the device and in the file
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The arrays of the module docstring."""
+    """target: its task, and the classes; nothing else of it is known. kept: the arrays, by name."""
 
     split: str
-    task: str
-    targets: NDArray[Any]
-    classes: list[str] | None = None
-    predicted: NDArray[np.int64] | None = None
-    confidence: NDArray[np.float32] | None = None
-    outputs: NDArray[Any] | None = None
+    target: TargetSpec
+    kept: Numbers
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.kept["targets"])
+
+    @property
+    def task(self) -> Task:
+        return reading_task(self.target.task)
+
+    def answer(self, place: int) -> dict[str, str]:
+        """What one sample is and what the model said of it, in words."""
+        return self.task.answer(self.kept, place, self.target)
 
 
 class Collector:
@@ -82,13 +95,14 @@ class Collector:
             name: (self.normalize.original(values) if values.is_floating_point() else values.cpu()).numpy()
             for name, values in found.items()
         }
-        return Predictions(self.split, self.target.task, classes=self.target.classes, **arrays)
+        return Predictions(self.split, TargetSpec(self.target.task, self.target.classes), arrays)
 
 
-def write(folder: Path, predictions: Predictions) -> None:
+def write(folder: Path, found: Predictions) -> None:
     """Put predictions.npz into a run folder. Raises ResourceError when it cannot be written."""
-    arrays = {name: value for name, value in vars(predictions).items() if value is not None}
-    write_arrays(folder / FILE, {name: np.asarray(value) for name, value in arrays.items()})
+    said: dict[str, Any] = {"split": found.split, "task": found.target.task, "classes": found.target.classes}
+    arrays = {name: np.asarray(value) for name, value in said.items() if value is not None}
+    write_arrays(folder / FILE, arrays | found.kept)
 
 
 def read(folder: Path) -> Predictions | None:
@@ -96,37 +110,19 @@ def read(folder: Path) -> Predictions | None:
     arrays = read_arrays(folder / FILE)
     if arrays is None:
         return None
-    known = {field.name for field in dataclasses.fields(Predictions)}
-    values: dict[str, Any] = {name: value for name, value in arrays.items() if name in known}
-    for name in ("split", "task"):
-        values[name] = str(values[name]) if name in values else ""
-    if "classes" in values:
-        values["classes"] = [str(name) for name in values["classes"].reshape(-1)]
-    if "targets" not in values:
+    said = {name: arrays.pop(name) for name in ("split", "task", "classes") if name in arrays}
+    classes = [str(name) for name in said["classes"].reshape(-1)] if "classes" in said else None
+    if "targets" not in arrays:
         raise ValueError("it holds no targets")
-    found = Predictions(**values)
-    _check(found)
-    return found
-
-
-def _check(found: Predictions) -> None:
-    """Raise ValueError unless the arrays have the types and lengths that the module docstring gives them."""
-    if not found.task or len(found) == 0:
+    found = Predictions(str(said.get("split", "")), TargetSpec(str(said.get("task", "")), classes), arrays)
+    if not found.target.task or arrays["targets"].ndim == 0 or len(found) == 0:
         raise ValueError("it says nothing of the task, or holds no sample")
-    columns = [found.outputs, found.predicted, found.confidence]
-    if any(column is not None and len(column) != len(found) for column in columns):
+    if any(array.ndim == 0 or len(array) != len(found) for array in arrays.values()):
         raise ValueError("its arrays differ in length")
-    if found.task in ("classification", "soft"):
-        if found.predicted is None or found.confidence is None or found.targets.ndim != 1:
-            raise ValueError("it holds no classes and confidences")
-        labels = np.concatenate([found.targets, found.predicted])
-        num_classes = len(found.classes) if found.classes else labels.max(initial=0) + 1
-        if labels.dtype.kind != "i" or labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError("it names classes that do not exist")
-        if found.outputs is not None and found.outputs.shape != (len(found), num_classes):
-            raise ValueError("its outputs do not fit its classes")
-    elif found.outputs is None or found.outputs.shape != found.targets.shape or found.targets.ndim != 2:
-        raise ValueError("its outputs do not fit its targets")
+    if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+        raise ValueError("its arrays hold something else than numbers")
+    found.task.check_kept(arrays, found.target)
+    return found
 
 
 def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
