@@ -12,6 +12,7 @@ from trainkit import __version__, build, formats, losses, rundir, storage
 from trainkit.config.frame import Export
 from trainkit.data import facts as data_facts
 from trainkit.data import inputs
+from trainkit.data.decode import preparation
 from trainkit.data.files import Files
 from trainkit.data.loaders import Normalize
 from trainkit.data.splits import Array, Data
@@ -121,6 +122,7 @@ def describe(config: Export, kind: str, takes_raw: bool, data: Data, meta: dict[
             "normalized": not takes_raw,
         },
         "output": {"name": name, "shape": ["batch", data.num_outputs], "dtype": "float32"},
+        **({"image_files": preparation(data.in_shape)} if inputs.takes_image_files(data) else {}),
         **{key: value for key, value in known.items() if key not in ("in_shape", "num_outputs", "dtype")},
         "model": {"name": config.model.name, **config.model.arguments},
         "checkpoint": {"sha256": meta.get("sha256"), "progress": meta.get("progress")},

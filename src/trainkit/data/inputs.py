@@ -49,8 +49,7 @@ def check(arguments: Sequence[str], data: Data) -> None:
     if not arguments:
         raise DataError("input=[] names nothing; name files, folders or patterns")
     shape, dtype = "x".join(map(str, data.in_shape)), data.splits["train"].inputs.dtype
-    table = len(data.in_shape) == 1
-    from_files = dtype == np.uint8 and data.in_shape[0] in (1, 3)
+    table, from_files = len(data.in_shape) == 1, takes_image_files(data)
     for argument in arguments:
         suffix = rows.table_suffix(argument)
         if table and suffix is None:
@@ -64,6 +63,11 @@ def check(arguments: Sequence[str], data: Data) -> None:
             raise DataError(f"input={argument}: the model takes {kind}, which no image file holds: name a .npz file")
         if next(find(argument), None) is None:
             raise DataError(f"input={argument}: {_nothing(argument)}")
+
+
+def takes_image_files(data: Data) -> bool:
+    """Whether the model of this data can be given image files."""
+    return len(data.in_shape) == 3 and data.splits["train"].inputs.dtype == np.uint8 and data.in_shape[0] in (1, 3)
 
 
 def _nothing(argument: str) -> str:
