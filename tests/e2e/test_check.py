@@ -140,3 +140,45 @@ def test_output_fits_narrow_terminals_and_mistakes_are_one_line(
     missing = trainkit_here("check", "dataset=npz", "dataset.file=nope.npz")
     assert missing.code == 3 and len(missing.err.splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
+
+
+def said_of(trainkit_here: CommandHere, pixels: Any) -> tuple[list[str], Any]:
+    np.savez("pixels.npz", x=pixels, y=np.arange(len(pixels)) % 2)
+    facts = found(trainkit_here("check", "dataset=npz", "dataset.file=pixels.npz", "val_fraction=0", "--json"))
+    return facts["warnings"], facts["pixels"]
+
+
+def test_images_that_show_nothing_are_named(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 6, 6), dtype=np.uint8)
+    assert said_of(trainkit_here, pixels)[0] == []
+    pixels[3] = np.random.default_rng(1).integers(0, 13, (6, 6))
+    pixels[[5, 9]] = np.arange(254, 256)[:, None, None]
+    pixels[[9], 2, 2] = 251  # as JPEG leaves a white sheet
+    warnings, facts = said_of(trainkit_here, pixels)
+    assert sum(split["nearly_black"] for split in facts.values()) == 1
+    assert sum(split["constant"] for split in facts.values()) == 2
+    assert any("1 image is nearly black (no pixel above 16 of 255) in " in text for text in warnings)
+    assert sum("constant, or nearly so in " in text for text in warnings) in (1, 2)  # of one split or of two
+    root = photos(tmp_path / "images")
+    black = root / "train" / "class1" / "5.png"
+    Image.new("RGB", (8, 8), (3, 0, 9)).save(black)
+    red = root / "test" / "class0" / "5.png"
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(red)
+    done = trainkit_here(*FOLDER, "val_fraction=0")
+    assert f"warning: 1 image is nearly black (no pixel above 16 of 255) in train: {black}" in " ".join(
+        done.out.split()
+    )
+    assert f"warning: 1 image is constant, or nearly so in test: {red}" in " ".join(done.out.split())
+
+
+def test_pixels_of_another_scale_are_told(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for high, said in [(2, "pixels are only 0 and 1 in train"), (16, "pixels are only 0..15 of 0..255 in train")]:
+        warnings, facts = said_of(trainkit_here, rng.integers(0, high, (100, 6, 6), dtype=np.uint8))
+        assert facts["train"]["max"] == high - 1
+        assert [said in text for text in warnings] == [True, False]  # the other is of test; no image is told by itself
+    root = photos(tmp_path / "images")
+    for file in root.rglob("*.png"):  # 12 bits of a camera, in files of 16
+        Image.fromarray(rng.integers(0, 4096, (8, 8), dtype=np.uint16)).save(file)
+    facts = found(trainkit_here(*FOLDER, "dataset.mode=gray", "val_fraction=0", "--json"))
+    assert any("0..15 of 0..255 in train" in text and "shrunk from 16 bits" in text for text in facts["warnings"])

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from conftest import clean_environment, trained
+from trainkit.data.images.decode import decode_rows
 from trainkit.export import formats
 from writers import image, lay_out
 
@@ -227,3 +229,42 @@ def test_what_is_wrong_is_one_line(
     done = trainkit_here("export", f"ckpt={digits_run}", *words.split())
     assert done.code == code and message in done.err, done.err
     assert len(done.err.splitlines()) == 1 and done.out == "" and not list(tmp_path.iterdir())
+
+
+def pixels_by(rule: dict[str, Any], file: Path) -> Any:
+    """An image file prepared as another program would, from what stands in trainkit.json."""
+    resize, least = rule["resize"], rule["jpeg_reduced_to_at_least"]
+    assert (rule["orientation"], rule["gray16"], rule["layout"]) == ("exif", "upper 8 bits", "CHW")
+    assert resize["antialias"] and not resize["keep_aspect"] and rule["range"] == [0, 255]
+    size = (resize["width"], resize["height"])
+    opened = Image.open(file)
+    opened.draft(rule["mode"], (least * size[0], least * size[1]))
+    upright = ImageOps.exif_transpose(opened)
+    if upright.mode.startswith("I"):
+        upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
+    small = upright.convert(rule["mode"]).resize(size, Image.Resampling[resize["filter"].upper()])
+    values = np.asarray(small)
+    return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+
+
+@pytest.mark.parametrize("mode", ["rgb", "gray"])
+def test_another_program_prepares_the_same_pixels(trainkit_here: CommandHere, tmp_path: Path, mode: str) -> None:
+    lay_out(tmp_path, {f"photos/{c}/{i}.png": image(size=16, seed=i) for c in ("cat", "dog") for i in range(10)})
+    words = ("dataset=folder", "dataset.root=photos", f"dataset.mode={mode}", "dataset.image_size=12", "model=linear")
+    run = trained(tmp_path, *words, "val_fraction=0", "epochs=1")
+    assert trainkit_here("export", f"ckpt={run}", "output=m.pt2").code == 0
+    extra = {formats.FACTS: ""}
+    torch.export.load(tmp_path / "m.pt2", extra_files=extra)
+    rule = json.loads(extra[formats.FACTS])["image_files"]
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((400, 300))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    photo.save(tmp_path / "large.jpg", exif=exif)
+    photo.quantize(16).save(tmp_path / "palette.png", transparency=3)
+    photo.convert("L").resize((12, 12)).save(tmp_path / "fits.png")
+    Image.fromarray(rng.integers(0, 1 << 16, (20, 25), dtype=np.uint16)).save(tmp_path / "deep.png")
+    for name in ("large.jpg", "palette.png", "fits.png", "deep.png", "photos/cat/0.png"):
+        ours = np.zeros((1, 1 if mode == "gray" else 3, 12, 12), np.uint8)
+        assert decode_rows([str(tmp_path / name)], ours, None, mode) == []
+        np.testing.assert_array_equal(pixels_by(rule, tmp_path / name), ours[0], err_msg=name)

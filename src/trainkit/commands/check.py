@@ -18,7 +18,8 @@ usage: trainkit check [group=option …] [key=value …] [flags]
 
 Reads every sample of a data set, in the splits that `trainkit train` with the same words would make: unreadable
 files, values that are not finite, sizes, the classes of each split, copies within and across splits, equal samples
-with different labels, constant columns. Exit code 3 when something would break training, else 0.
+with different labels, constant columns, images that show nothing. Exit code 3 when something would break training,
+else 0.
 
 examples:
   trainkit check

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from trainkit.data import exposure
 from trainkit.data.checks import finish
 from trainkit.data.dataset import Data, Source, hold_out
 from trainkit.data.images.files import Files
@@ -63,7 +64,7 @@ def audit(found: Data | Source, val_fraction: float, split_seed: int) -> Audit:
     result.facts["splits"] = {name: _facts(split, data) for name, split in data.splits.items()}
     _judge_targets(data, result)
     _judge_values(data, result)
-    _judge_duplicates(data, result)
+    _judge_contents(data, result)
     return result
 
 
@@ -107,16 +108,12 @@ def _judge_targets(data: Data, result: Audit) -> None:
 
 
 def _judge_values(data: Data, result: Audit) -> None:
-    """Columns and pixels that carry nothing, or look like another scale than they are stored in."""
+    """Columns that carry nothing."""
     train = data.splits["train"]
     for name, spec in data.spec.inputs.items():
         values = named(train.inputs, INPUT)[name]
         if not in_memory(values) or not len(train):
             continue
-        if spec.is_image and spec.dtype == "uint8" and values.max() <= 1:
-            result.warnings.append(
-                "pixels are only 0 and 1 in uint8, which counts as 0..255: were they divided by 255?"
-            )
         if spec.kind == "features":
             low, high = values.min(axis=0), values.max(axis=0)
             constant = np.flatnonzero(low == high)
@@ -125,19 +122,31 @@ def _judge_values(data: Data, result: Audit) -> None:
             result.facts["columns"] = {"min": low.tolist(), "max": high.tolist()}
 
 
-def _judge_duplicates(data: Data, result: Audit) -> None:
+def _judge_contents(data: Data, result: Audit) -> None:
+    """Read each sample once: images that show nothing, and the same content twice."""
+    read = {name: _read(split) for name, split in data.splits.items()}
+    spans = {name: found for name, (_, found) in read.items() if found is not None}
+    if spans:
+        result.facts["pixels"], said = exposure.judge(spans, lambda split, row: _name(data, split, row))
+        result.warnings += said
+    _judge_duplicates(data, [digests for digests, _ in read.values()], result)
+
+
+def _name(data: Data, split: str, row: int) -> str:
+    known = data.splits[split].names
+    return f"{split} row {row}" if known is None else str(known[row])
+
+
+def _judge_duplicates(data: Data, digests: list[Array], result: Audit) -> None:
     """Samples of the same content: in one split, across splits, with different labels."""
     names = list(data.splits)
-    digests = [_digests(split) for split in data.splits.values()]
     split_of = np.concatenate([np.full(len(part), i) for i, part in enumerate(digests)])
     row_of = np.concatenate([np.arange(len(part)) for part in digests])
     _, content = np.unique(np.concatenate(digests), axis=0, return_inverse=True)
     content = content.reshape(-1)
 
     def name(position: int) -> str:
-        split, row = names[split_of[position]], int(row_of[position])
-        known = data.splits[split].names
-        return f"{split} row {row}" if known is None else str(known[row])
+        return _name(data, names[split_of[position]], int(row_of[position]))
 
     order = np.argsort(content, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(content[order])) + 1) if len(order) else []
@@ -184,14 +193,19 @@ def _say_duplicates(
         )
 
 
-def _digests(split: Split) -> Array:
-    """128 bits of each sample's content: int64 (N, 2)."""
-    parts = [
-        np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.int64)
-        for batch in _batches(split)
-        for content in _samples(batch)
-    ]
-    return np.stack(parts) if parts else np.empty((0, 2), np.int64)
+def _read(split: Split) -> tuple[Array, exposure.Ranges | None]:
+    """128 bits of each sample's content, int64 (N, 2); what each spans, where they are 8-bit images."""
+    digests: list[Array] = []
+    spans: list[exposure.Ranges] = []
+    for batch in _batches(split):
+        digests += [
+            np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.int64) for content in _samples(batch)
+        ]
+        images = named(batch, INPUT).get(INPUT)
+        if images is not None and images.dtype == np.uint8 and images.ndim == 4:
+            spans.append(exposure.ranges(images))
+    found = np.stack(digests) if digests else np.empty((0, 2), np.int64)
+    return found, np.concatenate(spans) if spans else None
 
 
 def _batches(split: Split) -> Iterator[Any]:

@@ -50,8 +50,7 @@ def check(arguments: Sequence[str], spec: InputSpec) -> None:
     if not arguments:
         raise DataError("input=[] names nothing; name files, folders or patterns")
     shape = "x".join(map(str, spec.shape))
-    table = spec.kind == "features"
-    from_files = spec.is_image and spec.dtype == "uint8" and spec.shape[0] in (1, 3)
+    table, from_files = spec.kind == "features", takes_image_files(spec)
     for argument in arguments:
         suffix = rows.table_suffix(argument)
         if table and suffix is None:
@@ -65,6 +64,11 @@ def check(arguments: Sequence[str], spec: InputSpec) -> None:
             raise DataError(f"input={argument}: the model takes {kind}, which no image file holds: name a .npz file")
         if next(find(argument), None) is None:
             raise DataError(f"input={argument}: {_nothing(argument)}")
+
+
+def takes_image_files(spec: InputSpec) -> bool:
+    """Whether a model with this input can be given image files."""
+    return spec.is_image and spec.dtype == "uint8" and spec.shape[0] in (1, 3)
 
 
 def _nothing(argument: str) -> str:

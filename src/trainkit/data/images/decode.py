@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DECODER = 1  # counted up when the pixels of the same file change
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")  # of the files that are taken for images
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no other decoder of Pillow is reachable from a file's content
+RESAMPLING = "bilinear"  # of Pillow, which averages over all pixels of a larger image
+REDUCED = 2  # a large JPEG is decoded at 1/2, 1/4 or 1/8, as long as it stays so many times the size that is wanted
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing about the file that was being opened
 
 
@@ -67,6 +69,20 @@ def decode_rows(paths: list[str], images: NDArray[np.uint8], moments: NDArray[np
     return failures
 
 
+def preparation(shape: tuple[int, ...]) -> dict[str, Any]:
+    """What `decode_rows` makes of an image file for images (C, H, W), as JSON data for other programs."""
+    channels, height, width = shape
+    return {
+        "orientation": "exif",
+        "mode": "L" if channels == 1 else "RGB",
+        "gray16": "upper 8 bits",
+        "jpeg_reduced_to_at_least": REDUCED,
+        "resize": {"height": height, "width": width, "filter": RESAMPLING, "antialias": True, "keep_aspect": False},
+        "layout": "CHW",
+        "range": [0, 255],
+    }
+
+
 def _sum(pixels: NDArray[np.uint8], out: NDArray[np.int64]) -> None:
     wide = pixels.reshape(len(pixels), -1).astype(np.int64)
     out[:, 0] = wide.sum(axis=1)
@@ -79,13 +95,13 @@ def _decode(path: str, out: NDArray[np.uint8], mode: str) -> None:
 
     height, width = out.shape[1:]
     with Image.open(path, formats=_FORMATS) as image:
-        image.draft("L" if mode == "gray" else "RGB", (2 * width, 2 * height))  # large JPEGs: decode a reduced image
+        image.draft("L" if mode == "gray" else "RGB", (REDUCED * width, REDUCED * height))
         image.load()
         if "exif" in image.info:
             ImageOps.exif_transpose(image, in_place=True)
         converted = _convert(image, "L" if mode == "gray" else "RGB")
     if converted.size != (width, height):
-        converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+        converted = converted.resize((width, height), Image.Resampling[RESAMPLING.upper()])
     pixels = np.asarray(converted)
     out[:] = pixels if mode == "gray" else pixels.transpose(2, 0, 1)
 
