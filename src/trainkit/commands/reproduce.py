@@ -69,7 +69,7 @@ def events_to_compare(original: Path, console: Console) -> list[dict[str, Any]]:
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what is not compared; a torn last line does not count. Raises CheckpointError."""
+    """The lines of metrics.jsonl as they are compared; a torn last line does not count. Raises CheckpointError."""
     try:
         lines = storage.read_lines(folder / "metrics.jsonl")
         parsed = [json.loads(line) for line in lines if line.endswith(b"\n")]
