@@ -116,3 +116,12 @@ def test_metrics_are_read_as_they_were_described() -> None:
 def test_what_says_nothing_is_judged_by_the_loss(damaged: object) -> None:
     assert read_metrics(damaged) == {"loss": LOSS}
     assert headline(read_metrics(damaged)) == "loss"
+
+
+def test_another_description_of_the_metrics_is_no_other_result(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    words = ("dataset=iris", "epochs=1", "device=cpu", "device.threads=1", "hydra.run.dir=run")
+    assert trainkit_here("train", *words).code == 0
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text(log.read_text().replace('"title": "macro F1"', '"title": "F1"'))
+    again = trainkit_here("reproduce", "run")
+    assert again.code == 0 and "bit-identical" in again.out

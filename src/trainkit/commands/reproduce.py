@@ -28,7 +28,8 @@ examples:
   trainkit reproduce /elsewhere/RUN output_dir=mine         the new folder is made in mine/train, not in outputs/train
 
 Exit code 0: bit-identical. 1: something differs, and it is said what and where first."""
-CLOCK = ("time", "train_seconds", "data_wait", "at")  # of metrics.jsonl: never twice the same
+# Of metrics.jsonl: what is never twice the same, and how a version of trainkit describes its metrics.
+NOT_COMPARED = ("time", "train_seconds", "data_wait", "at", "measured")
 
 
 def reproduce(argv: Sequence[str]) -> int:
@@ -67,11 +68,11 @@ def events_to_compare(original: Path, console: Console) -> list[dict[str, Any]]:
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without the clock; a torn last line does not count. Raises CheckpointError."""
+    """The lines of metrics.jsonl as they are compared; a torn last line does not count. Raises CheckpointError."""
     try:
         lines = storage.read_lines(folder / "metrics.jsonl")
         parsed = [json.loads(line) for line in lines if line.endswith(b"\n")]
-        return [{key: value for key, value in line.items() if key not in CLOCK} for line in parsed]
+        return [{key: value for key, value in line.items() if key not in NOT_COMPARED} for line in parsed]
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"'{folder}' has no readable metrics.jsonl to compare with ({error})") from error
 
