@@ -34,10 +34,11 @@ class Flatten(nn.Flatten):
     """Does in a training step what a file in the current folder says, once."""
 
     def forward(self, x):
-        if self.training and Path("stop").exists():
+        in_step = self.training and len(x) > 2  # the look before the first step has two samples
+        if in_step and Path("stop").exists():
             Path("stop").unlink()
             os.kill(os.getpid(), signal.SIGTERM)
-        if self.training and Path("remove").exists():
+        if in_step and Path("remove").exists():
             Path("remove").unlink()
             shutil.rmtree("outputs")
         return super().forward(x)
