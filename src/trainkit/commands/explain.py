@@ -13,7 +13,7 @@ from trainkit.commands.ls import describe as describe_options
 from trainkit.config import folders
 from trainkit.config.compose import compose_values, composing
 from trainkit.config.frame import Train
-from trainkit.config.origin import Origin, field_of, origins
+from trainkit.config.origin import Origin, field_of, in_files, origins
 from trainkit.config.words import common_flags, ready
 from trainkit.console.columns import prose_width
 from trainkit.errors import ConfigError, nearest
@@ -123,7 +123,7 @@ def _facts(key: str, values: dict[str, Any], chain: list[Origin]) -> dict[str, A
         "type": describe(field.annotation) if field else None,
         "default": None if field is None or required else plain(field.default),
         "required": required,
-        "doc": next((origin.doc for origin in chain if origin.doc), ""),
+        "doc": next((origin.doc for origin in [*chain, *_in_own_file(key, values)] if origin.doc), ""),
         "chain": [
             {
                 "where": origin.where,
@@ -135,6 +135,12 @@ def _facts(key: str, values: dict[str, Any], chain: list[Origin]) -> dict[str, A
             for origin in chain
         ],
     }
+
+
+def _in_own_file(key: str, values: dict[str, Any]) -> list[Origin]:
+    """What the file of the component's own name says of an argument, which a preset may leave out."""
+    group, _, argument = key.partition(".")
+    return in_files(f"{group}/{values[group].get('name')}", argument, False) if argument else []
 
 
 def _show_key(fact: dict[str, Any]) -> list[str]:
