@@ -37,7 +37,7 @@ Epoch = Callable[[int], Iterable[Any]]
 
 
 def resident(data_dir: Path) -> tuple[float, Epoch]:
-    """trainkit's loader over the decoded images, as `trainkit train` builds it: (seconds, epoch number -> inputs of its batches)."""
+    """trainkit's loader over the decoded images, as `trainkit train` builds it: (seconds, epoch number -> inputs)."""
     from bench.contestants.trainkit import overrides
     from bench.steady import compose
     from trainkit import build
@@ -51,7 +51,7 @@ def resident(data_dir: Path) -> tuple[float, Epoch]:
 
 
 def tutorial(data_dir: Path, num_workers: int) -> tuple[float, Epoch]:
-    """A DataLoader over image files: (seconds, epoch number -> inputs of its batches)."""
+    """A DataLoader over image files: (seconds, epoch number -> inputs)."""
     from torch.utils.data import DataLoader
 
     from bench.tutorial_data import datasets

@@ -180,7 +180,7 @@ def build_order(config: Train, data: Data) -> Callable[[int], torch.Tensor]:
 
 
 def build_schedule(config: Train, steps_per_epoch: int, history: list[float]) -> Callable[[int], float]:
-    """The factor on the lr at each step; history: the monitor's values of the epochs done, which a schedule may ask for.
+    """The factor on the lr at each step; history: the monitor's values of the epochs done, for one that asks for it.
 
     Raises ConfigError for extensions that are not in order or within `epochs`.
     """

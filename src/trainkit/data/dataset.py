@@ -123,7 +123,7 @@ def hold_out(data: Data, split: str, fraction: float, seed: int) -> None:
 
 
 def strata_of(split: Split, spec: DataSpec) -> Array | None:
-    """What each sample (N,) is counted as, by its first target; None where all are alike or their targets are unread."""
+    """What each sample (N,) is counted as, by its first target; None where all are alike or targets are unread."""
     column: Any = next(iter(named(split.targets, TARGET).values()))
     return task_of(spec.target).strata(column) if in_memory(column) else None
 

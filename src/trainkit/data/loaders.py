@@ -119,7 +119,7 @@ class Loader:
         self.num_samples = len(split) if order is None else len(order(0))  # of one epoch
 
     def raw(self, bounds: list[slice], rows: torch.Tensor | None, epoch: int) -> Iterator[Batch]:
-        """Batches on the device, inputs as they are stored, targets normalized: of each slice of the rows (None: all)."""
+        """Batches on the device, inputs as stored, targets normalized: of each slice of the rows (None: all)."""
         raise NotImplementedError
 
     @property

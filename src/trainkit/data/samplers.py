@@ -66,7 +66,7 @@ def balanced(strata: NDArray[Any] | None, seed: int) -> Order:
 
 @register("sampler")
 def pairs(strata: NDArray[Any] | None, seed: int, *, same: Probability = 0.5) -> Order:
-    """Every sample once at an even place of the order, in a new random order, with a partner at the odd place behind it.
+    """Every sample once at an even place, in a new random order, with a partner at the odd place behind it.
 
     The partner is of the same class with the probability `same`, else of another one; batch_size should be even. Raises
     ConfigError for targets without two classes.

@@ -46,7 +46,7 @@ class OfClasses(OfTargets):
         self.ignore_index = module.ignore_index
 
     def weight(self, batch: Batch) -> torch.Tensor | float:
-        """The class weights of labels (N, …) that are not ignored; of class probabilities torch takes the plain mean."""
+        """The class weights of labels (N, …) not ignored; of class probabilities torch takes the plain mean."""
         targets, weight = batch.targets, self.module.weight
         assert isinstance(targets, torch.Tensor)
         if targets.is_floating_point() or (weight is None and targets.ndim == 1):

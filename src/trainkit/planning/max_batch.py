@@ -74,12 +74,12 @@ def _steps(run: Run) -> None:
     steps that makes the process grow.
     """
     run.epoch = run.step = quiet = highest = 0
-    for step, kept in zip(range(1, LONGEST + 1), loop.steps(run), strict=False):
+    for step, _kept in zip(range(1, LONGEST + 1), loop.steps(run), strict=False):
         before, highest = highest, process_bytes("VmHWM")
         quiet = quiet + 1 if highest == before else 0
         if step >= 2 and (run.device.type == "cuda" or quiet >= QUIET):
             break
-    del kept
+    del _kept
 
 
 def _try(run: Run, batch_size: int, limit: int | None, say: Callable[[Trial], None]) -> Trial:

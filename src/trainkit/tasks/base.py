@@ -141,7 +141,7 @@ class Task:
         return [f"val has only {len(val)} samples, and chooses the best epoch; raise val_fraction, or average seeds"]
 
     def chance(self, target: TargetSpec) -> float | None:
-        """The usual loss of a model that knows nothing but the number of classes; None where there is no such number."""
+        """The usual loss of a model that knows nothing but the number of classes; None where it has none."""
         return None
 
     def notes(self, targets: dict[str, NDArray[Any]], target: TargetSpec) -> list[str]:
@@ -164,7 +164,7 @@ class Task:
         return None
 
     def fields(self, target: TargetSpec, *, topk: int) -> dict[str, type]:
-        """The columns that `predict` writes for a sample, with their types: str, int, float, Double or list (of str)."""
+        """The columns that `predict` writes for a sample, and their types: str, int, float, Double, list (of str)."""
         return dict.fromkeys(numbered("output", self.num_outputs(target)), float)
 
     def rows(self, told: Tensor, target: TargetSpec, *, topk: int) -> list[dict[str, Any]]:

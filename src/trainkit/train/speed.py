@@ -50,7 +50,8 @@ def prepare(
 ) -> Forward:
     """The model's forward pass with these options: inputs (N, …), or several by name -> float32 outputs (N, …).
 
-    several: the inputs are a dict, which the model gets as keyword arguments. The model itself stays as it is: its parameters, names and state are what is trained and saved.
+    several: the inputs are a dict, which the model gets as keyword arguments. The model itself stays as it is: its
+    parameters, names and state are what is trained and saved.
     """
     forward: Any = recomputing(model) if recompute else model
     if compile is not None:
