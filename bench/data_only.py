@@ -51,7 +51,7 @@ def resident(data_dir: Path) -> tuple[float, Epoch]:
 
 
 def tutorial(data_dir: Path, num_workers: int) -> tuple[float, Epoch]:
-    """A DataLoader over image files: (seconds, epoch number -> inputs of its batches)."""
+    """A DataLoader over image files: (seconds, epoch number -> inputs)."""
     from torch.utils.data import DataLoader
 
     from bench.tutorial_data import datasets

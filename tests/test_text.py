@@ -182,7 +182,7 @@ def test_the_cache_of_decoded_images_is_for_its_user_alone(
 
 
 HOMELESS = """
-from trainkit.data.machine import user_cache
+from trainkit.machine import user_cache
 folder = user_cache()
 print(folder)
 folder.chmod(0o777)

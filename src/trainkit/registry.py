@@ -101,8 +101,9 @@ def register(group: str, name: str | None = None, *, serves: Sequence[str] = ())
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}", component.name):
             raise ValueError(f"'{component.name}' cannot name a {group}: use letters, digits and _")
         known = _components.get((group, component.name))
-        if known and known.build.__module__ != build.__module__:
-            raise ValueError(f"{group} '{component.name}' is already registered by {known.build.__module__}")
+        holder = known.build.__module__ if known else _packaged(group).get(component.name)  # perhaps not imported yet
+        if holder not in (None, build.__module__):
+            raise ValueError(f"{group} '{component.name}' is already registered by {holder}")
         _components[group, component.name] = component
         return build
 

@@ -91,7 +91,7 @@ def test_header_is_read_without_torch(tmp_path: Path, monkeypatch: pytest.Monkey
     assert main(["train", "epochs=1", "device=cpu", "device.threads=1"]) == 0
     (run,) = (tmp_path / "outputs" / "train").iterdir()
     code = (
-        "import sys, json; from pathlib import Path; from trainkit import checkpoint;"
+        "import sys, json; from pathlib import Path; from trainkit.checkpoints import checkpoint;"
         f"print(json.dumps(checkpoint.read_header(checkpoint.locate(Path({str(run)!r})))['config']['model']));"
         "assert 'torch' not in sys.modules"
     )

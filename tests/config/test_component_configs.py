@@ -66,7 +66,7 @@ def test_file_equals_frame(verb: str, frame: type[Frame]) -> None:
 
 
 def test_groups_of_a_frame_are_its_choices() -> None:
-    assert groups(Train) == ["dataset", "model", "loss", "device", "optim", "schedule", "augment"]
+    assert groups(Train) == ["dataset", "model", "loss", "device", "optim", "sampler", "schedule", "augment"]
     assert groups(Eval) == ["dataset", "model", "loss", "device"]
     assert {field.name for field in dataclasses.fields(Eval)} - {field.name for field in dataclasses.fields(Frame)} == {
         "ckpt",

@@ -15,14 +15,18 @@ from torch import nn
 from conftest import clean_environment
 from trainkit import registry
 from trainkit.console.chart import curve
+from trainkit.data.batch import Batch
+from trainkit.losses.base import as_loss
 from trainkit.planning.layers import measure_work
 from trainkit.planning.lr_range import judge
 from trainkit.planning.memory import TensorPeak
 
+LOSS = as_loss(nn.CrossEntropyLoss())
+
 
 def test_flops_of_linear_layers_are_those_of_their_products() -> None:
     model = nn.Sequential(nn.Linear(20, 30, bias=False), nn.ReLU(), nn.Linear(30, 5, bias=False))
-    work = measure_work(model, nn.CrossEntropyLoss(), torch.randn(4, 20), torch.tensor([0, 1, 2, 3]))
+    work = measure_work(model, LOSS, Batch(torch.randn(4, 20), torch.tensor([0, 1, 2, 3]), torch.arange(4)))
     assert work.forward_flops == 2 * (20 * 30 + 30 * 5)
     assert work.backward_flops == 2 * (20 * 30 + 2 * 30 * 5)  # the data needs no gradient, the hidden layer does
     assert [(layer.name, layer.parameters, layer.output) for layer in work.layers] == [
@@ -36,7 +40,7 @@ def test_flops_of_linear_layers_are_those_of_their_products() -> None:
 @pytest.mark.parametrize("name", registry.names("model"))
 def test_the_layers_of_every_model_sum_up_to_the_model(name: str) -> None:
     model = registry.get("model", name).build((3, 32, 32), 10)
-    work = measure_work(model, nn.CrossEntropyLoss(), torch.randn(2, 3, 32, 32), torch.tensor([1, 2]))
+    work = measure_work(model, LOSS, Batch(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), torch.arange(2)))
     assert sum(layer.parameters for layer in work.layers) == sum(p.numel() for p in model.parameters())
     assert sum(layer.flops for layer in work.layers) == work.forward_flops
     assert work.forward_flops <= work.backward_flops <= 2 * work.forward_flops

@@ -102,10 +102,14 @@ class DataSpec:
 
 
 def _input(value: Any) -> InputSpec:
-    found = InputSpec(**{**value, "shape": tuple(map(int, value["shape"]))})
+    shape = value["shape"]
+    if not isinstance(shape, (list, tuple)) or not all(type(n) is int and n > 0 for n in shape):
+        raise ValueError("shape")
+    found = InputSpec(**{**value, "shape": tuple(shape)})
+    _refuse_types(found, dtype=str, normalize=bool, vocabulary=(int, type(None)))
+    if found.kind not in get_args(Kind) or (found.vocabulary is not None and found.vocabulary < 1):
+        raise ValueError("kind or vocabulary")
     per = [_numbers(found.mean), _numbers(found.std)]
-    if found.kind not in get_args(Kind) or not isinstance(found.dtype, str) or not all(n > 0 for n in found.shape):
-        raise ValueError("kind, dtype or shape")
     if found.normalize and (not found.shape or any(n != found.shape[0] for n in per)):
         raise ValueError("mean or std")
     if found.names is not None and (not _texts(found.names) or len(found.names) != found.shape[0]):
@@ -115,13 +119,19 @@ def _input(value: Any) -> InputSpec:
 
 def _target(value: Any) -> TargetSpec:
     found = TargetSpec(**value)
-    if not isinstance(found.task, str) or not isinstance(found.width, int) or found.width < 1:
-        raise ValueError("task or width")
-    if found.classes is not None and not _texts(found.classes):
-        raise ValueError("classes")
-    if found.standardize and not _numbers(found.mean) == _numbers(found.std) == found.width:
+    _refuse_types(found, task=str, width=int, dtype=str, standardize=bool, weight=(int, float))
+    if found.width < 1 or (found.classes is not None and not _texts(found.classes)):
+        raise ValueError("width or classes")
+    per = [_numbers(found.mean), _numbers(found.std)]
+    if found.standardize and per != [found.width] * 2:
         raise ValueError("mean or std of the target")
     return found
+
+
+def _refuse_types(found: Any, **types: Any) -> None:
+    wrong = [name for name, kind in types.items() if not isinstance(getattr(found, name), kind)]
+    if wrong:
+        raise ValueError(", ".join(wrong))
 
 
 def _numbers(values: Any) -> int:
