@@ -1,4 +1,4 @@
-"""Batches of CIFAR-10 with the model taken out: images per second of an epoch of flipped, cropped, normalised batches.
+"""Batches of CIFAR-10 with the model taken out: images per second of an epoch of flipped, cropped, normalized batches.
 
 `python -m bench.data_only ROW DATA_DIR` prints one JSON line {prepare_s, images_per_s}: what is done once (decoding;
 for a DataLoader listing the files), and the faster of two epochs after that. Each row has a process of its own.

@@ -8,8 +8,8 @@ from pathlib import Path
 from bench.sections import Section
 from bench.tables import seconds, times, work_seconds
 
-# Okabe and Ito's colours, which differ for the colour-blind too, and in brightness for a printer.
-COLOURS = {"trainkit": "#0072B2", "bare": "#999999"}
+# Okabe and Ito's colors, which differ for the color-blind too, and in brightness for a printer.
+COLORS = {"trainkit": "#0072B2", "bare": "#999999"}
 PEER = "#E69F00"
 
 
@@ -38,7 +38,7 @@ def draw(sections: Sequence[Section], path: Path) -> None:
 def _draw_panel(panel: object, section: Section) -> None:
     rows = list(section.readings)
     values = [section.median(row, work_seconds) for row in rows]
-    bars = panel.barh(rows, values, color=[COLOURS.get(row, PEER) for row in rows])  # type: ignore[attr-defined]
+    bars = panel.barh(rows, values, color=[COLORS.get(row, PEER) for row in rows])  # type: ignore[attr-defined]
     own = values[rows.index("trainkit")] if "trainkit" in rows else None
     labels = [f" {seconds(value)} s" + (f"  ({times(value / own)})" if own else "") for value in values]
     panel.bar_label(bars, labels)  # type: ignore[attr-defined]

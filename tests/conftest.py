@@ -180,5 +180,5 @@ def iris_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def diabetes_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A linear regression of standardised targets."""
+    """A linear regression of standardized targets."""
     return trained(tmp_path_factory.mktemp("diabetes"), "dataset=diabetes", "model=linear", "optim.lr=0.01", "epochs=5")

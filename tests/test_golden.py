@@ -1,6 +1,6 @@
 """The first losses of trainkit equal those of a loop written by hand in plain PyTorch, bit for bit, on the CPU.
 
-This file keeps that loop. It imports nothing of trainkit's but the data set: keys, order, normalisation, initial
+This file keeps that loop. It imports nothing of trainkit's but the data set: keys, order, normalization, initial
 weights, model, loss and update are written out again, so a change of any of them shows here.
 """
 

@@ -25,7 +25,7 @@ Arrays = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 @dataclasses.dataclass
 class Bare:
-    """What the loop needs. scale and shift turn uint8 pixels into standardised floats: (C, 1, 1) each."""
+    """What the loop needs. scale and shift turn uint8 pixels into standardized floats: (C, 1, 1) each."""
 
     work: Work
     device: torch.device

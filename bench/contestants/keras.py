@@ -59,7 +59,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def feeds(work: Work, data_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `fit` and `evaluate` are given: standardised float32 arrays and labels, or DataLoaders."""
+    """What `fit` and `evaluate` are given: standardized float32 arrays and labels, or DataLoaders."""
     if work.data == "cifar10":
         from bench.tutorial_data import loaders
 

@@ -56,7 +56,7 @@ def torch_generator(seed: int, *parts: str | int, device: torch.device | str = "
 
 
 def reseed(device: torch.device, seed: int, *parts: str | int) -> None:
-    """Set torch's default generators, which weight initialisation and dropout draw from.
+    """Set torch's default generators, which weight initialization and dropout draw from.
 
     Sets the CPU's and, on CUDA, that one device's: `torch.manual_seed` visits every back end and costs 100 times more.
     """

@@ -1,6 +1,6 @@
 """Text of unknown origin made safe to show and to keep: names of files and classes, what was typed, values of a CSV.
 
-A name can hold what a terminal obeys (colours, moving the cursor, another direction of writing) and what a spreadsheet
+A name can hold what a terminal obeys (colors, moving the cursor, another direction of writing) and what a spreadsheet
 computes. And what was typed can hold a password that must not end up in a run folder, which people share.
 
 All that trainkit prints goes through `say`, `say_json` and `pass_on`: no other module prints.

@@ -1,4 +1,4 @@
-"""Batches: every sample once, in the order of (seed, epoch), normalised; augmentation a function of (seed, step)."""
+"""Batches: every sample once, in the order of (seed, epoch), normalized; augmentation a function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_batches_of_one_stay_batches_of_one() -> None:
     assert [len(batch) for batch in loader(images(3), 1).epoch(0)] == [1, 1, 1]
 
 
-def test_normalised_training_inputs_have_mean_0_and_std_1() -> None:
+def test_normalized_training_inputs_have_mean_0_and_std_1() -> None:
     batch, *rest = loader(images(), 50)
     assert not rest
     inputs = batch.inputs

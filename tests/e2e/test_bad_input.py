@@ -689,7 +689,7 @@ FINE = [
         cat("x.png", None) | {"images/cat/Thumbs.db": "x", "images/dog/.DS_Store": "x"},
     ),
     Row(
-        "r26-colour-modes",
+        "r26-color-modes",
         FOLDER,
         0,
         r"train 19, .*\btest 5\b.* samples",
@@ -734,7 +734,7 @@ FINE = [
         "r32-constant-feature",
         NPZ,
         0,
-        r"note: 1 constant feature \(std 0\): centred, not scaled",
+        r"note: 1 constant feature \(std 0\): centered, not scaled",
         data(x=np.hstack([X, np.full((20, 1), 7.0, dtype=np.float32)]), y=Y),
     ),
 ]

@@ -99,7 +99,7 @@ def test_a_state_dict_fits_a_network_written_by_hand(
     assert float(probabilities.detach().max()) == pytest.approx(row["probability"], abs=1e-5)
 
 
-def test_without_normalisation_it_takes_what_the_model_takes(
+def test_without_normalization_it_takes_what_the_model_takes(
     diabetes_run: Path, trainkit_here: CommandHere, tmp_path: Path
 ) -> None:
     done = trainkit_here("export", f"ckpt={diabetes_run}", "output=m.onnx", "normalize=false")

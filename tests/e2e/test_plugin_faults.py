@@ -217,7 +217,7 @@ def test_an_index_that_comes_later_is_one_line_too(trainkit_here: CommandHere, t
     words = ["dataset=npz", "dataset.file=data.npz", "model=lookup", "batch_size=4"]
     done = trainkit_here("train", *FAST, *words, "model.rows=2")
     assert done.code == 2 and len(done.err.splitlines()) == 1 and "npz 1, classification" in done.out
-    assert "'lookup' asks an embedding for a row that it does not have; inputs come standardised" in done.err
+    assert "'lookup' asks an embedding for a row that it does not have; inputs come standardized" in done.err
     assert trainkit_here("train", *FAST, *words, "model.rows=3").code == 0
 
 

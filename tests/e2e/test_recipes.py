@@ -145,7 +145,7 @@ def test_tta_in_train_and_eval_agree(trainkit_here: Callable[..., Any], tmp_path
     [
         (["dataset=wine", "tta=flip"], "tta=flip is for images, dataset wine has none"),
         (["dataset=wine", "augment=mixup"], "augment is for images, dataset wine has none"),
-        (["augment=image", "augment.hue=0.1"], "augment.saturation and augment.hue are for colour images"),
+        (["augment=image", "augment.hue=0.1"], "augment.saturation and augment.hue are for color images"),
         (["augment.flip=0.5"], "key 'augment.flip' is not known"),
         (["augment=image", "augment.flip=alternat"], "expected a number >= 0 and <= 1 or alternate, got 'alternat'"),
     ],

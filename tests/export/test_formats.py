@@ -80,7 +80,7 @@ def test_a_file_computes_what_the_model_computes(
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_without_normalisation_and_probabilities_it_is_the_model_itself(kind: str) -> None:
+def test_without_normalization_and_probabilities_it_is_the_model_itself(kind: str) -> None:
     model = built("mlp", {})
     inputs = normalize().inputs(images())
     _, run = write_and_read(kind, Deployed(model, None, None).eval(), inputs[:2], {})

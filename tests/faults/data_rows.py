@@ -85,7 +85,7 @@ ROWS = [
         class_folders() | {"images/cat/a.jpg": "text"},
         proof=(f"{REFUSED}[r25-empty-file]", f"{FINE}[r25-no-images]"),
     ),
-    Fault(26, "gray, RGBA, CMYK and 16-bit images mixed", proof=(f"{FINE}[r26-colour-modes]", f"{FINE}[r26-cmyk]")),
+    Fault(26, "gray, RGBA, CMYK and 16-bit images mixed", proof=(f"{FINE}[r26-color-modes]", f"{FINE}[r26-cmyk]")),
     Fault(
         27,
         "a decompression bomb",
@@ -134,7 +134,7 @@ ROWS = [
         "a feature that never changes",
         NPZ,
         0,
-        r"note: 1 constant feature \(std 0\): centred, not scaled",
+        r"note: 1 constant feature \(std 0\): centered, not scaled",
         arrays(x=np.hstack([X, np.full((20, 1), 7, dtype=np.float32)])),
         proof=(f"{REFUSED}[r32-mean-nan]",),
     ),

@@ -22,7 +22,7 @@ def optimizer() -> None:
 
 
 def buffers() -> None:
-    """The running statistics of batch normalisation start anew."""
+    """The running statistics of batch normalization start anew."""
     load = checkpoint.load_weights
 
     def forget(model: torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str, path: Path) -> None:

@@ -18,7 +18,7 @@ from trainkit.checkpoints.state import LOGS
 from trainkit.data.datasets.tables import digits
 from trainkit.run_folders.rundir import read_status
 
-# Batch normalisation, dropout, augmentation, Adam, a moving average, a schedule, early stopping: from the third epoch
+# Batch normalization, dropout, augmentation, Adam, a moving average, a schedule, early stopping: from the third epoch
 # on the learning rate is far too high, so that nothing gets better, on any machine.
 BUSY = [
     *("model=cnn", "model.channels=[4,8]", "model.hidden=16", "model.norm=batch", "model.dropout=0.2"),

@@ -31,7 +31,7 @@ from trainkit.registry import register
 
 
 class Steep(nn.Module):
-    """Batch normalisation and a linear layer, times exp(20 x^2) of the first feature: infinite for one row."""
+    """Batch normalization and a linear layer, times exp(20 x^2) of the first feature: infinite for one row."""
 
     def __init__(self, features: int, num_outputs: int) -> None:
         super().__init__()

@@ -138,7 +138,7 @@ def test_pictures_show_what_the_model_saw(trainkit_here: CommandHere) -> None:
     }
     samples = zip(kept["train_images"], kept["train_targets"], strict=True)
     assert len(kept["train_images"]) == pictures.COUNT
-    assert all((image[0].tobytes(), int(label)) in digits for image, label in samples)  # normalised and back: the bytes
+    assert all((image[0].tobytes(), int(label)) in digits for image, label in samples)  # normalized and back: the bytes
     answered = found(run)
     wrong = answered.kept["predicted"][kept["error_index"]] != answered.kept["targets"][kept["error_index"]]
     assert wrong.all() and len(wrong) == len(kept["error_images"])

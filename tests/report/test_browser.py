@@ -67,9 +67,9 @@ def test_it_fits_and_is_quiet(name: str, width: int, dark: bool, pages: dict[str
     assert contrast(luminance(ink), luminance(page)) > 4.5  # what WCAG 2.1 asks of text
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """The relative luminance of `rgb(r, g, b)`, as WCAG 2.1 defines it."""
-    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").rstrip(")").split(",")]
+    parts = [int(part) / 255 for part in color.removeprefix("rgb(").rstrip(")").split(",")]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -112,7 +112,7 @@ class Checkpoints:
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the samples that decide what is learnt: those of train, and of val."""
+        """SHA-256 of the samples that decide what is learned: those of train, and of val."""
         return {name: split.digest() for name, split in self._data.splits.items() if name != "test"}
 
     def restore(self, run: Run, allow: Sequence[str] = ()) -> Restored | None:

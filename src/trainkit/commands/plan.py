@@ -252,8 +252,8 @@ def try_lrs(config: Train, data: Data, device: torch.device, plot: Path | None) 
     field = registry.get("optim", config.optim.name).schema.get("lr")
     run = build.build_run(config, data, device, Stop())
     given = float(run.optimizer.param_groups[0]["initial_lr"])
-    centre = given if field is None or field.default is REQUIRED else float(field.default)
-    found = lr_range.sweep_lr(run, centre)
+    center = given if field is None or field.default is REQUIRED else float(field.default)
+    found = lr_range.sweep_lr(run, center)
     if plot is not None and found.lrs:
         lr_range.draw(found, plot)
     return {**dataclasses.asdict(found), "configured": given, "plot": str(plot) if plot is not None else None}

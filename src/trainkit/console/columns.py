@@ -1,4 +1,4 @@
-"""Plain lines and tables of text for any width: no colour, no box, nothing of a name that a terminal would obey."""
+"""Plain lines and tables of text for any width: no color, no box, nothing of a name that a terminal would obey."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class View:
         self.print(self._prefix + text)
 
     def paint(self, text: str, style: str) -> str:
-        """A text with the codes of a style, in the sixteen colours that users choose for their terminal."""
+        """A text with the codes of a style, in the sixteen colors that users choose for their terminal."""
         return self._parse(style).render(text, color_system=self._colors)
 
     def step(self, facts: StepFacts) -> None:

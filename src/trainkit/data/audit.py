@@ -84,7 +84,7 @@ def _facts(split: Split, data: Data) -> dict[str, Any]:
 
 
 def _sizes(files: Files) -> list[dict[str, Any]]:
-    """Format, colour mode, width and height of the files as they are on the disk, the most frequent first."""
+    """Format, color mode, width and height of the files as they are on the disk, the most frequent first."""
     from PIL import Image
 
     counts: Counter[tuple[str, str, int, int]] = Counter()

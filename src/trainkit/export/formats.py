@@ -32,7 +32,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 class Deployed(nn.Module):
-    """What a file computes: normalisation, the model, and what its outputs mean, each if asked for.
+    """What a file computes: normalization, the model, and what its outputs mean, each if asked for.
 
     Maps inputs (N, …) to outputs (N, …). normalize: the inputs are as they are stored, and what comes out is in the
     target's own unit; None for what the model itself takes and gives. head: from the model's outputs to what they mean;

@@ -145,7 +145,7 @@ def jobs_of(words: list[str]) -> list[str]:
 
 def run_held_sweep(task: SweepJob, folder: Path, argv: Sequence[str]) -> int:
     """Run the jobs of a sweep whose folder this process holds, and summarize them. Returns the exit code."""
-    from trainkit.sweep.summary import summarise
+    from trainkit.sweep.summary import summarize
 
     code = 1
     try:
@@ -155,7 +155,7 @@ def run_held_sweep(task: SweepJob, folder: Path, argv: Sequence[str]) -> int:
         say(f"trainkit: the sweep stopped; go on with: {command}", stream=sys.stderr)
         return max(task.exit_code, 130)
     finally:
-        completed = folder.is_dir() and summarise(folder, as_json=task.as_json)
+        completed = folder.is_dir() and summarize(folder, as_json=task.as_json)
     return code if completed else 1
 
 

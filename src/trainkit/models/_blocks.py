@@ -91,9 +91,9 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Take the weights from normalised images (N, C, H, W).
+        """Take the weights from normalized images (N, C, H, W).
 
-        eps is added to the variances, in units of the normalised pixels, so that noise is not blown up.
+        eps is added to the variances, in units of the normalized pixels, so that noise is not blown up.
         """
         size = self.weight[0].numel()
         covariance = torch.zeros(size, size, dtype=torch.float64)
@@ -110,7 +110,7 @@ class Whitening(nn.Module):
 
 
 def bias_norm(depth: int) -> nn.BatchNorm2d:
-    """Batch normalisation with a bias but no trained scale, and quick running statistics."""
+    """Batch normalization with a bias but no trained scale, and quick running statistics."""
     norm = nn.BatchNorm2d(depth, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm
@@ -127,7 +127,7 @@ class Airbench(nn.Sequential):
     """The layers of `models/airbench.py`, with the first one to be taken from the training images."""
 
     def initialize(self, images: Tensor) -> None:
-        """Whiten: images are normalised training images (N, C, H, W) on the CPU."""
+        """Whiten: images are normalized training images (N, C, H, W) on the CPU."""
         whitening = self[0]
         assert isinstance(whitening, Whitening)
         whitening.whiten(images)

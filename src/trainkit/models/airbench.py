@@ -25,7 +25,7 @@ def airbench(
     A frozen 2x2 convolution that whitens the training images' patches, GELU; per entry of `widths`: convolution, max
     pooling by 2, norm, GELU, convolution, norm, GELU; then the maximum over the image, a linear layer without bias,
     and logits divided by `temperature`. Convolutions start as the identity; norms learn a bias alone. Maps (N, C, H, W)
-    to (N, num_outputs). The module's `initialize(images)` takes the first layer from normalised training images.
+    to (N, num_outputs). The module's `initialize(images)` takes the first layer from normalized training images.
 
     Jordan 2024, arXiv:2404.00498 (airbench94). Raises ConfigError for a table, and for images too small for the
     stages.

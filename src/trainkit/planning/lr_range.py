@@ -43,8 +43,8 @@ class LrRange:
     suggestion: float | None
 
 
-def sweep_lr(run: Run, centre: float) -> LrRange:
-    """Train while the lr grows from `BELOW` to `ABOVE` times `centre`, until the loss blows up. Changes the model.
+def sweep_lr(run: Run, center: float) -> LrRange:
+    """Train while the lr grows from `BELOW` to `ABOVE` times `center`, until the loss blows up. Changes the model.
 
     With parameter groups of different lrs all are scaled by one factor, and the lr named is the first group's. Raises
     ConfigError for L-BFGS, whose steps search for their own length.
@@ -55,7 +55,7 @@ def sweep_lr(run: Run, centre: float) -> LrRange:
     run.graphed = None  # each step reads its loss anyway
     base = float(run.optimizer.param_groups[0]["initial_lr"])
     growth = (ABOVE / BELOW) ** (1 / (STEPS - 1))
-    run.lr_factor = lambda step: centre / base * BELOW * growth**step
+    run.lr_factor = lambda step: center / base * BELOW * growth**step
     lrs: list[float] = []
     losses: list[float] = []
     running, lowest = 0.0, math.inf

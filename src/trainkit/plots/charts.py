@@ -81,7 +81,7 @@ def _write_cells(axes: Axes, values: NDArray[Any], shade: NDArray[Any], share: b
 
 
 def _fading() -> Any:
-    """From nothing to blue, so that an empty cell has the colour of the page."""
+    """From nothing to blue, so that an empty cell has the color of the page."""
     from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
     # the step at the lower end lets a single sample be seen

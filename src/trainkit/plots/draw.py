@@ -1,4 +1,4 @@
-"""How plots are drawn: one look, to PNG files and to SVG that takes its colours from the page around it.
+"""How plots are drawn: one look, to PNG files and to SVG that takes its colors from the page around it.
 
 matplotlib without pyplot, so nothing is kept between figures; imported only when something is drawn.
 """
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which differ for the colour-blind too, by the CSS variable that stands for them on a page.
-COLOURS = {
+# Okabe and Ito's colors, which differ for the color-blind too, by the CSS variable that stands for them on a page.
+COLORS = {
     "ink": "#1b1f24",
     "muted": "#646b73",
     "line": "#d9dce0",
@@ -39,8 +39,8 @@ COLOURS = {
     "sky": "#56b4e9",
     "yellow": "#e69f00",
 }
-SERIES = [COLOURS[name] for name in ("blue", "orange", "green", "pink", "sky", "yellow")]
-INK, MUTED, LINE, BLUE, ORANGE = (COLOURS[name] for name in ("ink", "muted", "line", "blue", "orange"))
+SERIES = [COLORS[name] for name in ("blue", "orange", "green", "pink", "sky", "yellow")]
+INK, MUTED, LINE, BLUE, ORANGE = (COLORS[name] for name in ("ink", "muted", "line", "blue", "orange"))
 DPI = 144
 
 STYLE: Any = {  # any, for matplotlib lists its own keys as a type
@@ -164,7 +164,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def svg(panel: Panel, name: str) -> Markup:
-    """The panel as an <svg> element for an HTML page: its words as text, its colours as CSS variables.
+    """The panel as an <svg> element for an HTML page: its words as text, its colors as CSS variables.
 
     name: unique on the page; it begins the ids inside.
     """
@@ -188,7 +188,7 @@ def _as_html(content: bytes, name: str, alt: str, style: str | None) -> Markup:
     root = ElementTree.fromstring(content)
     text = content.decode()
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
-    variables = {colour: f"var(--{word})" for word, colour in COLOURS.items()}
+    variables = {color: f"var(--{word})" for word, color in COLORS.items()}
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag == f"{_SVG}style" or child.tag.endswith("}metadata"):

@@ -20,7 +20,7 @@ from trainkit.run_folders.records import short_id
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURED = len(SERIES)  # the best runs have a colour,
+COLORED = len(SERIES)  # the best runs have a color,
 DRAWN = 100  # and so many more are grey
 PARAMETERS = 8  # at most so many are drawn
 DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)), "-", (0, (5, 1.5))]
@@ -106,14 +106,14 @@ def comparison_panels(found: Comparison) -> dict[str, list[Panel]]:
 
 def _overlay(found: Comparison, key: str) -> Panel | None:
     lines = [(place, run, *series(run.epochs, key)) for place, run in enumerate(found.runs)]
-    lines = [line for line in lines if len(line[2])][: COLOURED + DRAWN]
+    lines = [line for line in lines if len(line[2])][: COLORED + DRAWN]
     if not lines:
         return None
 
     def draw(axes: Axes) -> None:
         for place, run, x, y in reversed(lines):
             marker = "o" if len(x) == 1 else None
-            if place < COLOURED:
+            if place < COLORED:
                 name = f"{place + 1}. {short_id(run.path)}"
                 text = clean(name if len(name) <= 30 else name[:29] + "…")
                 axes.plot(x, y, color=SERIES[place], linestyle=DASHES[place], marker=marker, label=text, zorder=3)
@@ -126,7 +126,7 @@ def _overlay(found: Comparison, key: str) -> Panel | None:
         handles, texts = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], texts[::-1], loc="best")
 
-    return Panel(key, f"{key} over the epochs for {len(lines)} runs, the best in colour", draw, (5.2, 3.6))
+    return Panel(key, f"{key} over the epochs for {len(lines)} runs, the best in color", draw, (5.2, 3.6))
 
 
 def _effect(found: Comparison, key: str, texts: list[str]) -> Panel:

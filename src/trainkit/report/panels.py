@@ -52,9 +52,9 @@ def _curve(facts: Facts, name: str) -> Panel:
         if few and name == "loss" and len(facts.steps) > 1:  # too few epochs for a curve: the logged steps are one
             x, y = step_series(facts, "loss")
             axes.plot(x, y, color=ORANGE, alpha=0.35, linewidth=1, label="train, single batches")
-        for split, colour in (("train", ORANGE), ("val", BLUE)):
+        for split, color in (("train", ORANGE), ("val", BLUE)):
             if split in lines:
-                axes.plot(*lines[split], color=colour, label=split, marker="o" if len(lines[split][0]) < 16 else None)
+                axes.plot(*lines[split], color=color, label=split, marker="o" if len(lines[split][0]) < 16 else None)
         if best is not None:
             mark_best(axes, best, lines.get("val", lines.get("train")))
         values = np.concatenate([line[1] for line in lines.values()]) if lines else np.ones(1)

@@ -1,6 +1,6 @@
 """Images that a report shows: training samples as the model saw them, and the errors. Kept as pictures.npz.
 
-    train_images   uint8 (n, 1 or 3, h, w), after augmentation, no longer normalised
+    train_images   uint8 (n, 1 or 3, h, w), after augmentation, no longer normalized
     train_targets  int64 (n,), or float32 (n, C) class probabilities where samples were mixed, or as the data has them
     error_images   uint8 (m, 1 or 3, h, w), as they are in the split of predictions.npz
     error_index    int64 (m,), their places in that split
@@ -87,7 +87,7 @@ def errors(data: Data, predictions: Predictions) -> Arrays:
 
 
 def _shown(images: torch.Tensor, data: Data) -> NDArray[np.uint8]:
-    """Images (n, C, H, W) as grey or colour bytes of at most SIDE pixels a side.
+    """Images (n, C, H, W) as grey or color bytes of at most SIDE pixels a side.
 
     Floating-point pixels, which have no range of their own, are stretched from their least to their greatest value.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit.plots.markup import Markup, element, join, table
-from trainkit.report.comparison import COLOURED, DRAWN, Comparison, compare, comparison_panels
+from trainkit.report.comparison import COLORED, DRAWN, Comparison, compare, comparison_panels
 from trainkit.report.facts import Facts, number
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
 from trainkit.report.settings import differing, word
@@ -24,7 +24,7 @@ def runs_page(runs: Sequence[Facts], sweep: Path | None) -> Markup:
     name = f"Sweep {sweep.name}" if sweep is not None else f"{len(runs)} runs"
     judged = verdict(found)
     lacking = [f"{short_id(run.path)}: {line}" for run in found.runs for line in run.missing if run.state != "failed"]
-    best = f"The best {COLOURED} in colour, up to {DRAWN} more in grey." if len(runs) > COLOURED else None
+    best = f"The best {COLORED} in color, up to {DRAWN} more in grey." if len(runs) > COLORED else None
     parts = [
         element("h1", name),
         element("p", sweep, class_="quiet") if sweep is not None else None,

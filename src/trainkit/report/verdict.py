@@ -14,7 +14,7 @@ JUDGED = 4  # epochs from which on the curves are judged
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """mood: `good`, `warn` or `bad`, shown as a word and a colour. sentences: plain text, the most telling first."""
+    """mood: `good`, `warn` or `bad`, shown as a word and a color. sentences: plain text, the most telling first."""
 
     headline: str
     mood: str

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def summarise(folder: Path, *, as_json: bool) -> bool:
+def summarize(folder: Path, *, as_json: bool) -> bool:
     """Show the table of a sweep and write sweep.csv; returns whether it had jobs and all of them completed."""
     rows = read_rows(folder)
     if rows:

@@ -56,7 +56,7 @@ class Guard:
         return self.found.squeeze(0) == 0 if self.policy == "skip" else None
 
     def remember(self) -> None:
-        """Before a forward pass: keep the buffers, which batch normalisation changes in it."""
+        """Before a forward pass: keep the buffers, which batch normalization changes in it."""
         for kept, buffer in zip(self._remembered, self._buffers, strict=True):
             kept.copy_(buffer)
 

@@ -131,10 +131,10 @@ def test_affine_stays_within_its_ranges_and_differs_between_samples() -> None:
     assert changed.min() >= 0 and changed.max() <= 255
 
 
-def test_colour_matrix_against_torchvision_one_image_at_a_time() -> None:
+def test_color_matrix_against_torchvision_one_image_at_a_time() -> None:
     images = photos(3).double() / 255
     factors = torch.tensor([[1.3, 1, 1], [1, 0.6, 1], [1, 1, 1.4]], dtype=torch.double)
-    matrix, offset = pixels.colour_matrix(images.mean(dim=(2, 3)), factors, torch.zeros(3).double())
+    matrix, offset = pixels.color_matrix(images.mean(dim=(2, 3)), factors, torch.zeros(3).double())
     changed = (torch.einsum("nij,njhw->nihw", matrix, images) + offset[:, :, None, None]).clamp(0, 1)
     expected = [
         reference.adjust_brightness(images[0], 1.3),
@@ -144,10 +144,10 @@ def test_colour_matrix_against_torchvision_one_image_at_a_time() -> None:
     assert torch.allclose(changed, torch.stack(expected), atol=2e-3)  # torchvision's grey has four digits
 
 
-def test_hue_turns_colours_about_grey_at_constant_brightness() -> None:
+def test_hue_turns_colors_about_grey_at_constant_brightness() -> None:
     mean, ones = torch.zeros(2, 3), torch.ones(2, 3)
     third = 2 * math.pi / 3
-    matrix, offset = pixels.colour_matrix(mean, ones, torch.tensor([third, 1.1]))
+    matrix, offset = pixels.color_matrix(mean, ones, torch.tensor([third, 1.1]))
     assert torch.equal(offset, torch.zeros(2, 3))
     assert torch.allclose(matrix @ torch.ones(3), torch.ones(2, 3), atol=1e-6)
     grey = torch.tensor(pixels.GREY)
@@ -157,9 +157,9 @@ def test_hue_turns_colours_about_grey_at_constant_brightness() -> None:
     assert int((matrix[0] @ red).argmax()) != 0
 
 
-def test_colour_of_grey_images_and_within_range() -> None:
+def test_color_of_grey_images_and_within_range() -> None:
     images = photos(40, channels=1)
-    changed = pixels.colour(1, 0.9, 0.5, 0, 0)(images, draw(40))
+    changed = pixels.color(1, 0.9, 0.5, 0, 0)(images, draw(40))
     assert changed.min() >= 0 and changed.max() <= 255
     means = changed.mean(dim=(1, 2, 3)) / images.float().mean(dim=(1, 2, 3))
     assert means.std() > 0.2  # every sample has a factor of its own
@@ -277,7 +277,7 @@ def test_every_knob_changes_something_and_none_at_all_changes_nothing() -> None:
     [
         ((13,), {}, "the data set is a table of 13 features"),
         ((1, 8, 4), {"padding": 4, "border": "reflect"}, "augment.padding=4: border=reflect needs less"),
-        ((1, 8, 8), {"hue": 0.1}, "augment.saturation and augment.hue are for colour images; these have 1 channels"),
+        ((1, 8, 8), {"hue": 0.1}, "augment.saturation and augment.hue are for color images; these have 1 channels"),
     ],
 )
 def test_refuses_what_does_not_fit(in_shape: tuple[int, ...], arguments: dict[str, object], text: str) -> None:

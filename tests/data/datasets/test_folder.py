@@ -1,4 +1,4 @@
-"""Class folders of real image files: layouts, colour modes, and everything that can be wrong with a file or folder."""
+"""Class folders of real image files: layouts, color modes, and everything that can be wrong with a file or folder."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_forbidden_folder_and_file() -> None:
             (root / "wolf").chmod(0o755)
 
 
-def test_colour_modes(root: Path) -> None:
+def test_color_modes(root: Path) -> None:
     for animal in ("cat", "dog"):
         shutil.rmtree(root / animal)
     gray16 = (np.full((8, 8), 0x8040)).astype(np.uint16)

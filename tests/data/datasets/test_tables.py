@@ -45,7 +45,7 @@ def test_digits() -> None:
     assert data.spec.target.classes == [str(digit) for digit in range(10)]
 
 
-def test_diabetes_is_raw_with_standardised_targets() -> None:
+def test_diabetes_is_raw_with_standardized_targets() -> None:
     original = datasets.load_diabetes(scaled=False)
     whole = registry.get("dataset", "diabetes").build(NOWHERE, 0, test_fraction=0.0)
     assert (whole.splits["train"].inputs == original.data.astype(np.float32)).all()

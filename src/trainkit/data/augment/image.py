@@ -47,7 +47,7 @@ def image(
     mixup: NonNegative = 0.0,
     cutmix: NonNegative = 0.0,
 ) -> Augment:
-    """Any of: mirror, crop, turn, colours, cutout, mixup, cutmix.
+    """Any of: mirror, crop, turn, colors, cutout, mixup, cutmix.
 
     They follow each other in the order of the arguments; what is 0 is absent. Each is described where it is made, in
     `data/pixels.py` and `data/mixing.py`. With both mixup and cutmix, each sample gets one of them.
@@ -63,7 +63,7 @@ def image(
     if rotate or scale or shear:
         on_pixels.append(pixels.affine(rotate, scale, shear, border))
     if brightness or contrast or saturation or hue:
-        on_pixels.append(pixels.colour(in_shape[0], brightness, contrast, saturation, hue))
+        on_pixels.append(pixels.color(in_shape[0], brightness, contrast, saturation, hue))
     return Augment(
         pixels=tuple(on_pixels),
         normalized=(mixing.cutout(cutout),) if cutout else (),
@@ -71,7 +71,7 @@ def image(
     )
 
 
-def _check_shape(in_shape: tuple[int, ...], reflected: int, coloured: bool) -> None:
+def _check_shape(in_shape: tuple[int, ...], reflected: int, colored: bool) -> None:
     if len(in_shape) != 3:
         raise ConfigError(f"augment: the data set is a table of {in_shape[0]} features, not images: use augment=none")
     channels, height, width = in_shape
@@ -79,5 +79,5 @@ def _check_shape(in_shape: tuple[int, ...], reflected: int, coloured: bool) -> N
         raise ConfigError(
             f"augment.padding={reflected}: border=reflect needs less than the image's side, {height}x{width} here"
         )
-    if coloured and channels != 3:
-        raise ConfigError(f"augment.saturation and augment.hue are for colour images; these have {channels} channels")
+    if colored and channels != 3:
+        raise ConfigError(f"augment.saturation and augment.hue are for color images; these have {channels} channels")

@@ -1,4 +1,4 @@
-"""Changes of normalised batches: cutout, and the mixing of samples with their targets."""
+"""Changes of normalized batches: cutout, and the mixing of samples with their targets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 def cutout(size: int) -> Change:
     """Put a square of `size` pixels to the training mean (DeVries & Taylor 2017, arXiv:1708.04552), in place.
 
-    Its centre is uniform over the image, so part of it may lie outside.
+    Its center is uniform over the image, so part of it may lie outside.
     """
 
     def change(inputs: Tensor, draw: Draw) -> Tensor:
         n, _, height, width = inputs.shape
-        centre = torch.rand(2, n, 1, generator=draw.generator, device=inputs.device)
-        rows = _span(height, (centre[0] * height).long() - size // 2, size)
-        columns = _span(width, (centre[1] * width).long() - size // 2, size)
+        center = torch.rand(2, n, 1, generator=draw.generator, device=inputs.device)
+        rows = _span(height, (center[0] * height).long() - size // 2, size)
+        columns = _span(width, (center[1] * width).long() - size // 2, size)
         hole = rows.unsqueeze(2) & columns.unsqueeze(1)
         return inputs.mul_(~hole.unsqueeze(1))  # a quarter of masked_fill_'s time
 
@@ -67,12 +67,12 @@ def beta(n: int, alpha: float, generator: torch.Generator, device: torch.device)
 
 
 def _outside_box(n: int, height: int, width: int, kept: Tensor, generator: torch.Generator) -> Tensor:
-    # 1 outside and 0 inside a box per sample of the area 1 - kept, with a uniform centre: (N, H, W)
-    centre = torch.rand(2, n, 1, generator=generator, device=kept.device)
+    # 1 outside and 0 inside a box per sample of the area 1 - kept, with a uniform center: (N, H, W)
+    center = torch.rand(2, n, 1, generator=generator, device=kept.device)
     side = (1 - kept).sqrt().unsqueeze(1)
     tall, wide = (side * height).long(), (side * width).long()
-    rows = _span(height, (centre[0] * height).long() - tall // 2, tall)
-    columns = _span(width, (centre[1] * width).long() - wide // 2, wide)
+    rows = _span(height, (center[0] * height).long() - tall // 2, tall)
+    columns = _span(width, (center[1] * width).long() - wide // 2, wide)
     return 1 - (rows.unsqueeze(2) & columns.unsqueeze(1)).float()
 
 

@@ -1,4 +1,4 @@
-"""Changes of images before they are normalised: position, shape, colour. `data/augment.py` has them as config.
+"""Changes of images before they are normalized: position, shape, color. `data/augment.py` has them as config.
 
 Each function returns a change (images, draw) -> images of shape (N, C, H, W): uint8, or float32 in 0..255.
 """
@@ -74,7 +74,7 @@ def _reflected(positions: Tensor, size: int) -> Tensor:
 
 
 def affine(rotate: float, scale: float, shear: float, border: Border) -> Change:
-    """Turn, zoom and slant about the centre, bilinear.
+    """Turn, zoom and slant about the center, bilinear.
 
     rotate, shear: largest angle in degrees, either way. scale: the zoom lies in 1 - scale .. 1 + scale. All uniform.
     Costs about six times as much as flip_crop on a CPU, which shifts whole pixels.
@@ -88,7 +88,7 @@ def affine(rotate: float, scale: float, shear: float, border: Border) -> Change:
 
 
 def warp(images: Tensor, angle: Tensor, zoom: Tensor, slant: Tensor, border: Border) -> Tensor:
-    """Images slanted along their rows, zoomed, and turned counter-clockwise, all about the centre: float32.
+    """Images slanted along their rows, zoomed, and turned counter-clockwise, all about the center: float32.
 
     angle, slant: radians (N,). zoom: factor (N,); 2 shows the middle half twice as large.
     """
@@ -105,7 +105,7 @@ def warp(images: Tensor, angle: Tensor, zoom: Tensor, slant: Tensor, border: Bor
     return functional.grid_sample(images.float(), grid, padding_mode=padding_mode, align_corners=False)
 
 
-def colour(channels: int, brightness: float, contrast: float, saturation: float, hue: float) -> Change:
+def color(channels: int, brightness: float, contrast: float, saturation: float, hue: float) -> Change:
     """Change brightness, contrast, saturation and hue, each uniformly about "as it is"; the result is float32.
 
     brightness, contrast, saturation: the factor lies in 1 - value .. 1 + value, and is at least 0. hue: largest part
@@ -121,13 +121,13 @@ def colour(channels: int, brightness: float, contrast: float, saturation: float,
         u = (torch.rand(n, 4, generator=draw.generator, device=device) * 2 - 1) * ranges.to(device)
         factors = (1 + u[:, :3]).clamp_min(0)
         pixels = images.flatten(2).float()
-        matrix, offset = colour_matrix(pixels.mean(dim=2), factors, u[:, 3] * (2 * math.pi))
+        matrix, offset = color_matrix(pixels.mean(dim=2), factors, u[:, 3] * (2 * math.pi))
         return torch.baddbmm(offset.unsqueeze(2), matrix, pixels).clamp_(0, 255).view(images.shape)
 
     return change
 
 
-def colour_matrix(mean: Tensor, factors: Tensor, hue: Tensor) -> tuple[Tensor, Tensor]:
+def color_matrix(mean: Tensor, factors: Tensor, hue: Tensor) -> tuple[Tensor, Tensor]:
     """The matrix (N, C, C) and the offset (N, C) that change pixels (C,) in brightness, contrast, saturation and hue.
 
     mean: of each image's channels (N, C). factors: on brightness, contrast and saturation (N, 3). hue: radians (N,).

@@ -4,7 +4,7 @@
     root/val/<class>/*.jpg   (optional)
     root/test/<class>/*.jpg  (optional)
 
-JPEG, PNG, BMP, GIF (first frame) and WebP of any size and colour mode. Alpha is dropped, 16-bit gray keeps its high
+JPEG, PNG, BMP, GIF (first frame) and WebP of any size and color mode. Alpha is dropped, 16-bit gray keeps its high
 byte, EXIF rotation is applied. Class folders are not searched deeper. What is left out is said in the notes.
 """
 

@@ -1,4 +1,4 @@
-"""Colour images 32x32 that torchvision downloads and reads: SVHN.
+"""Color images 32x32 that torchvision downloads and reads: SVHN.
 
 Its files are .mat files. torchvision compares every one with its known MD5 before opening it.
 """
