@@ -47,8 +47,13 @@ class Data:
         self.splits = {name: _as_split(split) for name, split in self.splits.items()}
         if inputs is None:
             columns = named(self.splits["train"].inputs, INPUT)
-            inputs = {name: describe_input(column) for name, column in columns.items()}
+            inputs = {name: describe_input(column, **self._known(column)) for name, column in columns.items()}
         self.spec = DataSpec(dict(named(inputs, INPUT)), dict(named(target, TARGET)))
+
+    def _known(self, column: Column) -> dict[str, Any]:
+        # what a torch Dataset gives as float32 is what its transforms have made for the model
+        read_later = not in_memory(column) and self.splits["train"].moments is None
+        return {"normalize": False} if read_later and str(column.dtype) == "float32" else {}
 
 
 def _as_split(split: Any) -> Split:
