@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLED = 64  # samples by which a data set is told from another one
+PATIENCE = 1.0  # seconds from the end of a worker to the signal of its end, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Mapped(Split):
             collate_fn=collate,
         )
         try:
-            for found in loader:
+            for found in _outlived(loader):
                 if isinstance(found, DataError):
                     raise found
                 yield _numpy(found[0]), _numpy(found[1])
@@ -97,6 +99,15 @@ class Mapped(Split):
                 for name, tensor in sorted((part if isinstance(part, dict) else {"": part}).items()):
                     found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
         return found.hexdigest()
+
+
+def _outlived(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches. When a worker dies, its socket breaks, and then a signal handler of torch's raises RuntimeError."""
+    try:
+        yield from loader
+    except (ConnectionError, EOFError):
+        time.sleep(PATIENCE)  # for the second not to come later, anywhere else
+        raise
 
 
 class _Keyed(Dataset[Any]):
