@@ -87,10 +87,20 @@ def check_split(split: Split, spec: DataSpec, where: str) -> None:
     for name, column in targets.items():
         if len(column) != len(split):
             raise DataError(f"{where}: {len(column)} targets '{name}' but {len(split)} of the others")
-        if in_memory(column):
-            task_of(spec.targets[name]).check(column, spec.targets[name], where)
+    for name, column in _readable(split).items():
+        task_of(spec.targets[name]).check(column, spec.targets[name], where)
 
 
+def _readable(split: Split) -> dict[str, Array]:
+    """The targets of a split by name: those in memory, and of others the first ones."""
+    found: dict[str, Any] = named(split.targets, TARGET)
+    if all(map(in_memory, found.values())):
+        return found
+    _, first = next(split.batches([np.arange(min(len(split), FIRST))]))
+    return {**found, **{name: some for name, some in named(first, TARGET).items() if not in_memory(found[name])}}
+
+
+FIRST = 8  # samples of a split that is read while training, whose targets are looked at before
 # What a model can take: float64 is for no layer, and uint8 is what pixels are before they are normalized.
 TYPES: dict[Kind, tuple[str, ...]] = {
     "image": ("uint8", "float32"),
@@ -120,6 +130,9 @@ def check_input(column: Column, spec: InputSpec, where: str) -> None:
             raise DataError(f"{where} are ids from {values.min()} to {values.max()}, outside 0..{spec.vocabulary - 1}")
 
 
+UNKNOWN = "are read while training: give mean and std, or {}=False"
+
+
 def complete(data: Data) -> None:
     """Compute what the specification lacks of the train split's statistics. Raises DataError for what does not fit."""
     train = data.splits["train"]
@@ -127,7 +140,7 @@ def complete(data: Data) -> None:
         name: _complete_input(data, name, spec, named(train.inputs, INPUT)[name])
         for name, spec in data.spec.inputs.items()
     }
-    targets = {name: _complete_target(spec, _column(train, name)) for name, spec in data.spec.targets.items()}
+    targets = {name: _complete_target(data, spec, _column(train, name)) for name, spec in data.spec.targets.items()}
     data.spec = DataSpec(inputs, targets)
 
 
@@ -135,7 +148,10 @@ def _complete_input(data: Data, name: str, spec: InputSpec, column: Column) -> I
     if not spec.normalize:
         return spec
     if spec.mean is None or spec.std is None:
-        mean, std = _channel_stats(data.splits["train"], column)
+        train = data.splits["train"]
+        if not in_memory(column) and train.moments is None:
+            raise DataError(f"dataset {data.name}: inputs {UNKNOWN.format('normalize')}")
+        mean, std = _channel_stats(train, column)
     else:
         mean, std = (np.array(values, dtype=np.float32) for values in (spec.mean, spec.std))
     if not np.isfinite(mean).all() or np.isinf(std).any() or not len(mean) == len(std) == spec.shape[0]:
@@ -149,8 +165,12 @@ def _complete_input(data: Data, name: str, spec: InputSpec, column: Column) -> I
     return dataclasses.replace(spec, mean=mean.tolist(), std=std.tolist())
 
 
-def _complete_target(spec: TargetSpec, values: Array | None) -> TargetSpec:
-    if spec.classes is not None or spec.mean is not None or values is None or values.dtype.kind != "f":
+def _complete_target(data: Data, spec: TargetSpec, values: Array | None) -> TargetSpec:
+    if spec.classes is not None or spec.mean is not None:
+        return spec
+    if values is None and spec.standardize:
+        raise DataError(f"dataset {data.name}: targets {UNKNOWN.format('standardize')}")
+    if values is None or values.dtype.kind != "f":
         return spec
     spec = dataclasses.replace(spec, dtype=str(values.dtype))
     mean, std = target_stats(values)

@@ -51,8 +51,14 @@ class Data:
         }
         if inputs is None:
             columns = named(self.splits["train"].inputs, INPUT)
-            inputs = {name: describe_input(column) for name, column in columns.items() if hasattr(column, "dtype")}
+            known = {name: column for name, column in columns.items() if hasattr(column, "dtype")}
+            inputs = {name: describe_input(column, **self._known(column)) for name, column in known.items()}
         self.spec = DataSpec(dict(named(inputs, INPUT)), dict(named(target, TARGET)))
+
+    def _known(self, column: Column) -> dict[str, Any]:
+        # what a torch Dataset gives as float32 is what its transforms have made for the model
+        read_later = not in_memory(column) and self.splits["train"].moments is None
+        return {"normalize": False} if read_later and str(column.dtype) == "float32" else {}
 
 
 def _as_split(split: Any, where: str) -> Split:

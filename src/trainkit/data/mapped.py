@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from trainkit.data.spec import INPUT, TARGET
 from trainkit.data.splits import Array, Arrays, Split
-from trainkit.errors import DataError
+from trainkit.errors import DataError, ResourceError
 from trainkit.randomness import key
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLED = 64  # samples by which a data set is told from another one
+PATIENCE = 1.0  # seconds from the end of a worker to the signal of its end, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Mapped(Split):
         self.workers = workers
         if not len(self.rows):
             raise DataError(f"{type(dataset).__name__}: it holds no sample")
-        columns = [self._unread(part) for part in _Keyed(dataset, 0, 0)[int(self.rows[0])]]
+        columns = [self._unread(part) for part in _read(_Keyed(dataset, 0, 0), int(self.rows[0]))]
         super().__init__(*columns)  # type: ignore[arg-type]
 
     def _unread(self, part: Tensor | dict[str, Tensor]) -> Unread | dict[str, Unread]:
@@ -83,8 +85,17 @@ class Mapped(Split):
             num_workers=self.workers,
             collate_fn=collate,
         )
-        for inputs, targets in loader:
-            yield _numpy(inputs), _numpy(targets)
+        try:
+            for found in _outlived(loader):
+                if isinstance(found, DataError):
+                    raise found
+                yield _numpy(found[0]), _numpy(found[1])
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if not self.workers or str(error).startswith("Caught "):  # the data set's own
+                raise
+            reason = " ".join(str(error).split()).rstrip(". ") or type(error).__name__
+            advice = "if memory ran out, lower workers or batch_size"
+            raise ResourceError(f"a worker that reads samples has ended ({reason}); {advice}") from error
 
     def digest(self) -> str:
         """SHA-256 of the number of samples and of some of them, evenly spaced."""
@@ -92,30 +103,52 @@ class Mapped(Split):
         found = hashlib.sha256(repr((type(self.dataset).__name__, self.rows.tobytes())).encode())
         keyed = _Keyed(self.dataset, 0, 0)
         for row in self.rows[chosen]:
-            for part in keyed[int(row)]:
+            for part in _read(keyed, int(row)):
                 for name, tensor in sorted((part if isinstance(part, dict) else {"": part}).items()):
                     found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
         return found.hexdigest()
 
 
+def _outlived(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches. When a worker dies, its socket breaks, and then a signal handler of torch's raises RuntimeError."""
+    try:
+        yield from loader
+    except (ConnectionError, EOFError):
+        time.sleep(PATIENCE)  # for the second not to come later, anywhere else
+        raise
+
+
 class _Keyed(Dataset[Any]):
-    """A data set whose samples are a function of (seed, epoch, row), whatever generator they draw from."""
+    """A data set whose samples are a function of (seed, epoch, row), whatever generator they draw from.
+
+    What is no pair of numbers is a DataError in its place.
+    """
 
     def __init__(self, dataset: Dataset[Any], seed: int, epoch: int) -> None:
         self.dataset, self.seed, self.epoch = dataset, seed, epoch
 
     def __getitem__(self, row: int) -> Any:
         before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-        value = key(self.seed, "sample", self.epoch, row)
+        value = key(self.seed, self.epoch, row, "sample")  # rows come in any order: none is one of a block of steps
         torch.default_generator.manual_seed(value)
         np.random.seed(value % 2**32)  # noqa: NPY002
         random.seed(value)
         try:
             return as_pair(self.dataset[row], self.dataset)
+        except DataError as error:
+            return error
         finally:
             torch.set_rng_state(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
             random.setstate(before[2])
+
+
+def _read(keyed: _Keyed, row: int) -> tuple[Any, Any]:
+    """A sample. Raises DataError where it is none."""
+    found: tuple[Any, Any] | DataError = keyed[row]
+    if isinstance(found, DataError):
+        raise found
+    return found
 
 
 def as_pair(sample: Any, dataset: Any) -> tuple[Any, Any]:
@@ -147,9 +180,16 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
 
 
-def collate(samples: list[tuple[Any, Any]]) -> tuple[Any, Any]:
-    """Samples as tensors with a batch dimension. Raises DataError where their shapes differ."""
-    return _stack([sample[0] for sample in samples], INPUT), _stack([sample[1] for sample in samples], TARGET)
+def collate(samples: list[tuple[Any, Any] | DataError]) -> tuple[Any, Any] | DataError:
+    """Samples as tensors with a batch dimension; or what is wrong with one, or with their shapes."""
+    # returned, not raised: a worker would send a traceback instead
+    good = [sample for sample in samples if not isinstance(sample, DataError)]
+    if len(good) < len(samples):
+        return next(sample for sample in samples if isinstance(sample, DataError))
+    try:
+        return _stack([sample[0] for sample in good], INPUT), _stack([sample[1] for sample in good], TARGET)
+    except DataError as error:
+        return error
 
 
 def _stack(values: list[Any], name: str) -> Any:
