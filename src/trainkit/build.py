@@ -23,7 +23,7 @@ from trainkit.data.dataset import Data, Source, hold_out, limit, strata_of
 from trainkit.data.loaders import Loader, Normalize, make_loader, tensors
 from trainkit.data.placement import place
 from trainkit.data.spec import DataSpec, TargetSpec
-from trainkit.errors import ConfigError
+from trainkit.errors import CheckpointError, ConfigError
 from trainkit.loop import optimize
 from trainkit.losses.base import Loss, as_loss
 from trainkit.losses.choose import resolve
@@ -371,6 +371,11 @@ def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, DataSpec, dict
     """A checkpoint's model on the CPU, in evaluation mode; what it knows of its data; and the header."""
     tensors_by_name, meta = checkpoint.load(ckpt)
     spec = DataSpec.from_json(meta.get("spec"), ckpt)
+    for target in spec.targets.values():
+        if find_task(target.task) is None:
+            raise CheckpointError(
+                f"'{ckpt}' has task '{target.task}', not known here: name the module that has it in plugins"
+            )
     model: nn.Module = component("model", choice, facts_of(spec))
     checkpoint.load_model(model, tensors_by_name, ckpt)
     return model.eval(), spec, meta

@@ -18,7 +18,7 @@ from trainkit.cli import main
 from trainkit.errors import CheckpointError
 from writers import damaged, packed
 
-META = {"config": {"model": {"name": "é"}}, "progress": {"epoch": 1, "step": 2}, "data": {}}
+META = {"config": {"model": {"name": "é"}}, "progress": {"epoch": 1, "step": 2}, "spec": {}}
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -67,7 +67,7 @@ def test_foreign_files_are_refused(content: bytes, tmp_path: Path) -> None:
 def test_newer_format_names_both_versions(tmp_path: Path) -> None:
     path = tmp_path / "new"
     path.write_bytes(packed({}, {**META, "format": 99, "trainkit": "9.9"}))
-    with pytest.raises(CheckpointError, match=r"written by trainkit 9\.9 in format 99; .* up to format 1"):
+    with pytest.raises(CheckpointError, match=r"written by trainkit 9\.9 in format 99; .* reads format 2"):
         checkpoint.read_header(path)
 
 

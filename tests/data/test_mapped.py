@@ -265,6 +265,6 @@ def test_it_cannot_be_resident() -> None:
 @pytest.mark.parametrize("split", [([1], [2]), [(1, 2)], {"a": 1}, 5, iter([])])
 def test_what_is_no_split(split: Any) -> None:
     with pytest.raises(
-        DataError, match=r"a split must be a Split\(inputs, targets\), or a torch Dataset with a length"
+        DataError, match=r"its train split is a \w+; it must be a trainkit.data.splits.Split, or a torch Dataset with a"
     ):
         Data("made", {"train": split}, AB)

@@ -178,7 +178,7 @@ CONFIG = [
         "r01-what-others-call-it",
         "train report=[tensorboard]",
         2,
-        r"key 'report' is not known \(did you mean loggers\?\); choose .*",
+        r"key 'report' is not known \(did you mean loggers\?\); --help lists all \d+",
     ),
     Row(
         "r02-wrong-option",
@@ -567,7 +567,7 @@ FIT = [
         "x-monitor-without-val",
         f"train {FAST} val_fraction=0 monitor=macro_f1",
         2,
-        r"choose from: auto, loss, accuracy;",
+        r"choose from: auto, loss, accuracy, last;",
     ),
 ]
 

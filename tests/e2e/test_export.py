@@ -217,7 +217,7 @@ def test_the_command_prints_nothing_but_its_own_lines(digits_run: Path, tmp_path
         ("output=m.pt2 format=torchscript", 2, "format: value 'torchscript' is not known"),
         ("output=m.safetensors probabilities=true", 2, "probabilities=true: a state_dict has none"),
         ("output=m.pt2 tolerance=0", 2, "tolerance: expected a number > 0"),
-        ("output=m.pt2 dataset=wine", 4, "dataset wine has shape [13]"),
+        ("output=m.pt2 dataset=wine", 4, "dataset wine has inputs x 13"),
         ("output=m.pt2 device=cpu", 2, "key 'device' is not known"),
         ("output=m.pt2 input=x.csv", 3, "the model takes 1x8x8 images"),
         ("output=m.pt2 -m split_seed=1,2", 2, "trainkit export does one thing at a time"),

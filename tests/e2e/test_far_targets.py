@@ -99,7 +99,7 @@ def test_exports_give_them_in_double(
 
 
 def test_float32_targets_stay_float32(diabetes_run: Path) -> None:
-    facts = read_header(locate(diabetes_run))["data"]
-    assert "target_dtype" not in facts
+    target = read_header(locate(diabetes_run))["spec"]["targets"]["y"]
+    assert target["dtype"] == "float32"
     kept = np.load(diabetes_run / "predictions.npz")
     assert kept["targets"].dtype == kept["outputs"].dtype == np.float32

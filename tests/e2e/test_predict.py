@@ -297,12 +297,12 @@ def test_a_checkpoint_says_neither_where_to_write_nor_what_to_read(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda data: data.clear(),
-        lambda data: data.update(dtype="float64"),
-        lambda data: data.update(in_shape="wide"),
-        lambda data: data.update(mean=None),
-        lambda data: data.update(task="guessing"),
-        lambda data: data.update(classes=["one"]),
+        lambda spec: spec.clear(),
+        lambda spec: spec["inputs"]["x"].update(dtype=7),
+        lambda spec: spec["inputs"]["x"].update(shape="wide"),
+        lambda spec: spec["inputs"]["x"].update(mean=None),
+        lambda spec: spec["targets"]["y"].update(task="guessing"),
+        lambda spec: spec["targets"]["y"].update(classes=["one"]),
     ],
 )
 def test_a_checkpoint_with_other_facts_is_refused(
@@ -311,7 +311,7 @@ def test_a_checkpoint_with_other_facts_is_refused(
     from trainkit.checkpoints import checkpoint
 
     tensors, meta = checkpoint.load(checkpoint.locate(digits_run))
-    change(meta["data"])
+    change(meta["spec"])
     facts = {key: meta[key] for key in meta if key not in ("format", "trainkit", "sha256")}
     (tmp_path / "odd.safetensors").write_bytes(packed(tensors, facts))
     lay_out(tmp_path, {"a.png": image(mode="L")})

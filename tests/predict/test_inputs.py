@@ -226,7 +226,7 @@ def npz(**arrays: Any) -> bytes:
         (npz(x=np.ones((3, 2)))[:-40], "it is no whole .npz file"),
         (npz(a=np.ones((3, 2)), b=np.ones((3, 2))), "it has no array x; it holds a, b"),
         (npz(x=np.ones((3, 5))), "its samples are float32 5, but the model takes float32 2"),
-        (npz(x=np.array([{}, {}])), "x holds Python objects; save rows of numbers"),
+        (npz(x=np.array([{}, {}])), "Python objects in x.npy; save numbers or text, not objects"),
         (npz(x=np.float32(1)), "x holds one number; save rows of numbers"),
         (npz(x=np.array(["a", "b"])), "x is <U1 (0,); it must hold numbers"),
         (npz(x=np.ones((3, 2)), features=["a"]), "features is <U1 (1,), and x holds 2 columns; it must be a text for"),

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainkit import registry, storage
 from trainkit.config import folders
-from trainkit.config.changes import changes_meaning, differences
+from trainkit.config.changes import changes_meaning, differences, flat
 from trainkit.config.check import check
 from trainkit.config.compose import FRAMES, assignment
 from trainkit.config.frame import Eval, Frame, Train, to_plain
@@ -176,7 +176,7 @@ def finished_before(path: Path, config: dict[str, Any]) -> dict[str, Any] | None
         return None
     if {**stored, "output_dir": None} == {**config, "output_dir": None}:
         return result
-    for key, (was, now) in differences(stored, config).items():
+    for key, (was, now) in differences(flat(stored), flat(config)).items():
         if changes_meaning(key):
             other = f"{rundir.shown(path)} holds a finished run with {key}={was}, and not {now}"
             raise ConfigError(f"{other}: name another folder for this one")

@@ -123,7 +123,7 @@ def test_task_is_read_from_the_targets(
 )
 def test_classes_that_may_be_meant_by_a_few_floats_are_noted(file: Path, y: Any, values: int | None) -> None:
     data = whole(file, x=X, y=y)
-    assert data.task == "regression"
+    assert data.spec.target.task == "regression"
     said = f"{file}: y has {values} different values and is read as regression; save classes as integers"
     assert data.notes == ([] if values is None else [said])
     assert load(file, {"task": "regression"}, x=X, y=y).notes == []
@@ -139,7 +139,7 @@ def test_a_task_can_be_chosen(file: Path) -> None:
 @pytest.mark.parametrize("value", [0.1, 1e9 + 0.1, -3e38])
 def test_a_constant_target_keeps_its_scale_in_double_too(file: Path, value: float) -> None:
     data = whole(file, x=X, y=np.full(30, value))
-    assert data.target_mean == [value] and data.target_std == [1]
+    assert data.spec.target.mean == [value] and data.spec.target.std == [1]
 
 
 def test_a_target_beyond_float32_is_told(file: Path) -> None:
@@ -157,8 +157,8 @@ def test_text_labels(file: Path) -> None:
 
 def test_names_of_the_columns(file: Path) -> None:
     data = whole(file, x=X, y=LABELS, features=["a", " b ", "c", "ö"])
-    assert data.features == ["a", "b", "c", "ö"] and data.notes == []
-    assert whole(file, x=X, y=LABELS).features is None
+    assert data.spec.input.names == ["a", "b", "c", "ö"] and data.notes == []
+    assert whole(file, x=X, y=LABELS).spec.input.names is None
     for arrays, message in (
         ({"x": X, "features": ["a", "b"]}, "features is <U1 (2,), and x holds 4 columns; it must be a text for each"),
         ({"x": X, "features": ["a", "b", "c", "a"]}, "features has the name 'a' 2 times"),

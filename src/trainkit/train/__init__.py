@@ -1,0 +1,1 @@
+"""Parts of a training step: guard, moving average, forward pass, signals, debugging."""
