@@ -1,1 +1,0 @@
-"""Parts of a training step: guard, moving average, forward pass, signals, debugging."""
