@@ -77,9 +77,6 @@ def test_classification(num_classes: int) -> None:
     meter = make("classification", num_classes)
     got = fill(meter, logits, labels)
     predicted, true = logits.argmax(1).numpy(), labels.numpy()
-    confusion = meter.totals()["confusion"]
-    assert np.array_equal(confusion, sk.confusion_matrix(true, predicted, labels=range(num_classes)))
-    assert confusion.dtype == np.int64
     expected = {
         "loss": logits.double().mean().item(),
         "accuracy": sk.accuracy_score(true, predicted),
@@ -105,7 +102,6 @@ def test_soft() -> None:
     meter = make("soft", 7)
     got = fill(meter, logits, targets)
     true, predicted = targets.argmax(1).numpy(), logits.argmax(1).numpy()
-    assert np.array_equal(meter.totals()["confusion"], sk.confusion_matrix(true, predicted))
     assert list(got) == names(meter)
     got.pop("loss")
     assert got == exactly({"accuracy": sk.accuracy_score(true, predicted), **macro(true, predicted, 7)})
