@@ -20,11 +20,13 @@ from writers import image, packed
 if TYPE_CHECKING:
     from conftest import CommandHere
 
+HEADER = {"config": {}, "progress": {"epoch": 1, "step": 1}, "spec": {}}
+
 
 def stored(model: nn.Module, file: Path) -> dict[str, torch.Tensor]:
     """The model's tensors through a checkpoint file."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    file.write_bytes(packed(tensors, {"config": {}}))
+    file.write_bytes(packed(tensors, HEADER))
     return checkpoint.load(file)[0]
 
 
@@ -58,7 +60,7 @@ def test_two_matrices_do_not_fit_where_there_is_one(tmp_path: Path) -> None:
 
 def test_a_header_that_shares_what_is_not_there_is_damaged(tmp_path: Path) -> None:
     for shared in ({"model/b": "model/c"}, ["model/a"], {"model/b": []}):
-        (tmp_path / "file").write_bytes(packed({"model/a": torch.zeros(2)}, {"config": {}, "shared": shared}))
+        (tmp_path / "file").write_bytes(packed({"model/a": torch.zeros(2)}, {**HEADER, "shared": shared}))
         with pytest.raises(CheckpointError, match="is damaged: it does not say which tensors are shared"):
             checkpoint.load(tmp_path / "file")
 
@@ -72,7 +74,7 @@ def test_optimizer_state_that_is_shared_is_restored_shared(tmp_path: Path) -> No
     ours, other = model[0].weight, model[1].weight
     optimizer.state[other]["exp_avg"] = optimizer.state[ours]["exp_avg"]
     tensors, state = checkpoint.optimizer_state(model, optimizer)
-    (tmp_path / "file").write_bytes(packed(tensors, {"config": {}}))
+    (tmp_path / "file").write_bytes(packed(tensors, HEADER))
     restored = torch.optim.Adam(model.parameters())
     checkpoint.load_optimizer(model, restored, checkpoint.load(tmp_path / "file")[0], state, tmp_path)
     assert restored.state[other]["exp_avg"] is restored.state[ours]["exp_avg"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trainkit.history import configs
 
 from trainkit.config.changes import flat
 from trainkit.config.compose import FRAMES, compose_values, composing
+from trainkit.run_folders import configs
 
 TEXTS = [
     "model:\n  name: mlp\n  hidden:\n  - 1\n  - 2\nseed: 0\nplugins: []\n",

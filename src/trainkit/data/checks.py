@@ -30,10 +30,11 @@ def refuse_other_kinds(found: Any, name: str) -> None:
     for target in found.spec.targets.values():
         if not isinstance(target, TargetSpec) or find_task(target.task) is None:
             known = ", ".join(registry.names("task"))
-            raise DataError(f"{where}: its target is {target!s:.60}; its task must be one of: {known}")
+            what = f"its task is '{target.task}'" if isinstance(target, TargetSpec) else f"its target is {target!r:.60}"
+            raise DataError(f"{where}: {what}; a TargetSpec has one of the tasks {known}")
     for split, part in found.splits.items():
         for what, columns in (("inputs", named(part.inputs, INPUT)), ("targets", named(part.targets, TARGET))):
-            strange = [column for column in columns.values() if not getattr(column, "shape", ())]
+            strange = [column for column in columns.values() if not _is_column(column)]
             if strange:
                 told = f"{what} are {kind_of(strange[0])}"
                 raise DataError(
@@ -42,6 +43,10 @@ def refuse_other_kinds(found: Any, name: str) -> None:
         inputs, targets = (len(next(iter(named(tree, "").values()))) for tree in (part.inputs, part.targets))
         if inputs != targets:
             raise DataError(f"{where}, {split} split: {inputs} inputs but {targets} targets")
+
+
+def _is_column(column: Any) -> bool:
+    return bool(getattr(column, "shape", ())) and isinstance(column.dtype, np.dtype)
 
 
 def finish(data: Data) -> Data:

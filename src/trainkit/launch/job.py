@@ -68,6 +68,8 @@ def run_job(
         raise
     except Exception as error:
         known = error if isinstance(error, TrainkitError) else refusal(error, job.config)
+        if known is not None and known is not error:
+            known.__cause__ = error
         return Ended(report(known or error, job.name, run), error=known or error)
     return Ended(0, result)
 

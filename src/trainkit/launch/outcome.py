@@ -83,7 +83,8 @@ def break_off(run: RunDir) -> None:
 def report(error: Exception, name: str, run: RunDir) -> int:
     """Say in one line what went wrong, put it into the log and the run's status; return the exit code.
 
-    Of a run that had not begun nothing is left, unless its log holds more than was said: the traceback of a bug.
+    Of a run that had not begun nothing is left, unless its log holds more than was said: the traceback of a bug,
+    ours or that of a user's own part.
     """
     if os.environ.get("TRAINKIT_FULL_ERROR") == "1":
         say(*"".join(traceback.format_exception(error)).rstrip().split("\n"), stream=sys.stderr)
@@ -96,7 +97,8 @@ def report(error: Exception, name: str, run: RunDir) -> int:
         lines = [visible(f"internal error: {first_line(error)} (traceback in {where})")]
     for line in lines:
         tell(f"trainkit: {'' if state == 'interrupted' else 'error: '}{name}{line}")
-    is_said = isinstance(error, TrainkitError) and state == "failed"
+    of_user = hasattr(error.__cause__, "__notes__")  # an exception of a user's own part, whose traceback is logged
+    is_said = isinstance(error, TrainkitError) and state == "failed" and not of_user
     if is_said and run.discard():
         return code
     try:
