@@ -38,7 +38,7 @@ ALLOWED = {
         "export/formats.py",
         "torch.export.load",
     ): "reads back the bytes that were just written, to check them; never a file",
-    ("run_folders/records.py", "yaml.load"): "with the safe loader, in C",
+    ("run_folders/configs.py", "yaml.load"): "with the safe loader, in C",
     ("loggers/choose.py", "importlib.import_module"): "of three loggers, by names that were checked",
     ("planning/memory.py", "ctypes"): "calls malloc_trim of the C library",
     ("runtime.py", "ctypes"): "calls mallopt of the C library",

@@ -42,6 +42,7 @@ def test_missing_folder_is_one_line(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
+from trainkit import storage
 path = Path(sys.argv[1])
 storage.replace(path, b"old")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -10,8 +10,9 @@ from trainkit.commands.resume import HELP as HELP
 from trainkit.config.compose import assignment
 from trainkit.errors import ConfigError
 from trainkit.launch.run import run
-from trainkit.launch.sweep import command_of, jobs_of
+from trainkit.launch.sweep import COMMAND, command_of, jobs_of
 from trainkit.launch.verbs import VERBS
+from trainkit.run_folders import rundir
 
 
 def resume(argv: Sequence[str]) -> int:
@@ -19,7 +20,10 @@ def resume(argv: Sequence[str]) -> int:
     place, more, as_json = single.words_of("resume", argv)
     is_run = any((place / name).exists() for name in ("config.yaml", "status.json"))
     command = [] if is_run else command_of(place)
-    if len(command) < 2 or command[1] not in VERBS or VERBS[command[1]].kind != "run":
+    known = len(command) > 1 and command[1] in VERBS and VERBS[command[1]].kind == "run"
+    if not is_run and not known and (place / COMMAND).exists():
+        raise ConfigError(f"{rundir.shown(place / COMMAND)} does not hold the command of a sweep")
+    if not known:
         return single.resume(argv)
     _, verb, *words = command
     again = shlex.join(["trainkit", verb, *words, assignment("hydra.sweep.dir", str(place))])

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trainkit import storage
 from trainkit.config.changes import flat
 from trainkit.errors import ConfigError
 
@@ -22,9 +23,7 @@ def read_config(file: str | Path) -> dict[str, Any]:
 def read_parts(file: str | Path) -> tuple[dict[str, Any], ...]:
     """A run's config by dotted key as parts to be put together in this order. Not to be changed: runs share them."""
     try:
-        with open(file, "rb", buffering=0) as opened:
-            content = opened.read(MAX_CONFIG + 1)
-        text = "" if len(content) > MAX_CONFIG else content.decode()
+        text = storage.read_text(Path(file), MAX_CONFIG)
         return _parts_in_blocks(text) or (flat(parse_config(text, Path(file))),)
     except (OSError, ValueError, RecursionError):
         return ()

@@ -217,8 +217,7 @@ def short_id(folder: Path) -> str:
 
 def _read_status(folder: Path) -> dict[str, Any] | None:
     try:
-        with open(os.path.join(folder, "status.json"), "rb", buffering=0) as file:
-            status = mapping(json.loads(file.read().decode()))
+        status = mapping(json.loads(storage.read_text(folder / "status.json")))
     except (OSError, ValueError, RecursionError):
         return None
     return status if isinstance(status.get("verb"), str) and isinstance(status.get("state"), str) else None
