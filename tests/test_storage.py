@@ -43,6 +43,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from trainkit import storage
+from trainkit.errors import ResourceError
 path = Path(sys.argv[1])
 storage.replace(path, b"old")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
