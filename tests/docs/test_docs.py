@@ -274,4 +274,4 @@ def test_every_example_of_extending_is_run() -> None:
         if block["language"] == "python":
             assert block["key"] == "file" and block["value"].removesuffix(".py") in named
             for name in re.findall(r"^@register\(\"(\w+)\".*\ndef (\w+)", block["body"], re.MULTILINE):
-                assert "=".join(name) in named
+                assert name[0] in registry.UNCHOSEN or "=".join(name) in named
