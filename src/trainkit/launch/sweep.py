@@ -22,10 +22,10 @@ from trainkit.config.check import check
 from trainkit.config.compose import FRAMES, assignment
 from trainkit.config.frame import Eval, Frame, Train, to_plain
 from trainkit.console.console import Console
-from trainkit.errors import ConfigError
+from trainkit.errors import ConfigError, ResourceError
 from trainkit.launch.direction import directed, refuse_wrong_direction
 from trainkit.launch.job import Job, run_job, was_interrupted
-from trainkit.launch.outcome import report
+from trainkit.launch.outcome import report, tell
 from trainkit.run_folders import rundir
 from trainkit.run_folders.configs import parse_config
 from trainkit.run_folders.rundir import RunDir
@@ -155,7 +155,11 @@ def run_held_sweep(task: SweepJob, folder: Path, argv: Sequence[str]) -> int:
         say(f"trainkit: the sweep stopped; go on with: {command}", stream=sys.stderr)
         return max(task.exit_code, 130)
     finally:
-        completed = folder.is_dir() and summarize(folder, as_json=task.as_json)
+        try:
+            completed = folder.is_dir() and summarize(folder, as_json=task.as_json)
+        except ResourceError as error:  # its table has been shown, but sweep.csv could not be written
+            completed = False
+            tell(f"trainkit: error: {error}")
     return code if completed else 1
 
 

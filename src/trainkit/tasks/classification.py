@@ -35,9 +35,11 @@ class Classification(Task):
     ranks = True
 
     def check(self, targets: NDArray[Any], target: TargetSpec, where: str) -> None:
-        num_classes = count_classes(target, where)
         if targets.ndim != 1 or targets.dtype.kind not in "iu":
             raise DataError(f"{where}: labels are {targets.dtype} {targets.shape}; they must be integers of shape (N,)")
+        if len(targets) and (targets < 0).all():  # of which no class could be counted
+            raise DataError(f"{where}: the label in row 0 is {targets[0]}, outside 0..; classes count from 0")
+        num_classes = count_classes(target, where)
         wrong = (targets < 0) | (targets >= num_classes)
         if wrong.any():
             row = int(wrong.argmax())
