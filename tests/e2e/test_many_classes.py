@@ -45,7 +45,8 @@ def test_from_training_to_prediction(classes: int, trainkit_here: CommandHere, t
     assert answers is not None and answers.target.classes is not None and len(answers.target.classes) == classes
     for folder in ("run", "judged"):
         done = trainkit_here("report", folder)
-        assert done.code == 0 and f"{classes:,} classes are more than the 2,000 of a page" in done.out + done.err
+        page = (tmp_path / folder / "report.html").read_text(encoding="utf-8")
+        assert done.code == 0 and "Of more than 1,000 classes no matrix is drawn." in page and len(page) < 1_000_000
     done = trainkit_here("predict", "ckpt=run", "input=new.npz", "topk=2")
     assert done.code == 0 and done.out.count("\n") == 4
     done = trainkit_here("resume", "run", "epochs=+1")
