@@ -92,10 +92,14 @@ NAN, INF = np.float32("nan"), np.float32("inf")
 AB = ["a", "b"]
 
 
+def test_a_data_set_has_a_train_split() -> None:
+    with pytest.raises(DataError, match="dataset mine: it has no train split"):
+        Data("mine", {"test": Split(X, Y)}, TargetSpec("regression"), FEATURES)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (Data("mine", {}, TargetSpec("regression"), FEATURES), "it has no train split"),
         (table(X, Y[:2]), "3 inputs but 2 targets"),
         (table(X[:0], Y[:0]), "train split: inputs are empty"),
         (table(X.astype(float), Y), "inputs are float64 .2,.; they must be"),
