@@ -28,10 +28,10 @@ from trainkit.loop import optimize
 from trainkit.losses.base import Loss, as_loss
 from trainkit.losses.choose import resolve
 from trainkit.machine import default_data_dir
+from trainkit.optim.schedules import Factor, extended, pure
 from trainkit.optim.step import bare_step, leave_untraced
 from trainkit.randomness import numpy_generator, reseed
 from trainkit.runtime import Cudnn, environment
-from trainkit.schedules import Factor, extended, pure
 from trainkit.tasks.base import Sum, extra_sums, find_task, num_outputs, task_of
 from trainkit.tasks.meter import Meter
 from trainkit.training import speed

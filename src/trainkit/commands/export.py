@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainkit import __version__, build, storage
+from trainkit import build, storage
 from trainkit.config.frame import Export
 from trainkit.console.console import Console
 from trainkit.data.adopt import adopt
@@ -20,6 +20,7 @@ from trainkit.export import formats
 from trainkit.predict import inputs
 from trainkit.run_folders import rundir
 from trainkit.tasks.base import num_outputs, task_of
+from trainkit.version import __version__
 
 SUFFIXES = {".onnx": "onnx", ".pt2": "pt2", ".safetensors": "state_dict"}
 _SAMPLES = 64  # real inputs that the file is checked with
