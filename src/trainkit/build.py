@@ -137,7 +137,7 @@ def build_loss(config: Frame, spec: DataSpec, device: torch.device, model: nn.Mo
     loss = resolve(config.loss.name, task_of(spec.target), config.dataset.name)
     arguments = config.loss.arguments if loss.name == config.loss.name else {}
     module = checked("loss", loss.name, loss.make({**facts_of(spec), "model": model}, arguments))
-    return as_loss(module).to(device)
+    return as_loss(module, labeled=task_of(spec.target).labeled).to(device)
 
 
 def build_meter(config: Frame, spec: DataSpec, device: torch.device, full: bool) -> Meter:

@@ -123,6 +123,7 @@ class Task:
     monitor: the metric that chooses the best epoch where the user says nothing.
     mixed: the task whose targets the mixing of samples makes of these; None: they cannot be mixed.
     headline: the metric that a report calls the result; None: see `tasks.metrics.headline`.
+    labeled: whether `check` lets only targets pass that are the number of a class, (N,), so that no loss ignores one.
     output: what a model's outputs are called. ranks: whether `topk` of its classes can be told, the likeliest first.
     """
 
@@ -131,6 +132,7 @@ class Task:
     monitor: ClassVar[str] = "loss"
     mixed: ClassVar[str | None] = None
     headline: ClassVar[str | None] = None
+    labeled: ClassVar[bool] = False
     output: ClassVar[str] = "outputs"
     ranks: ClassVar[bool] = False
 
