@@ -139,6 +139,31 @@ def test_every_optimizer_trains(optim: str) -> None:
     assert facts["metrics"]["test"]["accuracy"] > 0.6
 
 
+TERMS = """
+from torch import nn
+from trainkit import register
+
+
+@register("loss", serves=["classification"])
+def terms():
+    class Terms(nn.Module):
+        def forward(self, outputs, targets):
+            return {"fit": nn.functional.cross_entropy(outputs, targets), "size": 1e-3 * outputs.square().mean()}
+
+    return Terms()
+"""
+
+
+def test_a_term_of_the_loss_can_choose_the_best_epoch() -> None:
+    Path("with_terms.py").write_text(TERMS)
+    run = train("epochs=3", "loss=terms", "monitor=size", "plugins=[with_terms]")
+    facts = result(run)
+    assert (facts["monitor"], facts["mode"], facts["best_epoch"]) == ("val/size", "min", 1)  # outputs grow in training
+    assert facts["objective"] == facts["metrics"]["val"]["size"]
+    assert {"fit", "size"} <= {row["name"] for row in facts["measured"]}
+    assert result(train("loss=terms", "monitor=size:max", "plugins=[with_terms]", "val_fraction=0"))["mode"] == "max"
+
+
 def test_monitor_breaks_ties_by_loss_and_never_takes_nan() -> None:
     monitor = Monitor("accuracy", "max")
     assert not monitor.record(float("nan"), 0.1, 1)

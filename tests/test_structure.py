@@ -34,14 +34,22 @@ def constants(tree: ast.Module) -> Iterator[str]:
 
 def imported(tree: ast.Module) -> set[str]:
     """The files of the package that a file imports, in functions and for type checking too."""
-    names: set[str] = set()
+    found: set[str | None] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found |= {file_of(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    places = ["/".join(name.split(".")[1:]) for name in names if name.startswith("trainkit.")]
-    return {file for place in places for file in (f"{place}.py", f"{place}/__init__.py") if file in FILES}
+            # where a name is no module, the file of the package gives it
+            found |= {file_of(f"{node.module}.{alias.name}") or file_of(str(node.module)) for alias in node.names}
+    return {file for file in found if file is not None}
+
+
+def file_of(module: str) -> str | None:
+    """The file of a module, None for one that is not of the package."""
+    package, *parts = module.split(".")
+    path = "/".join(parts)
+    places = (f"{path}.py", f"{path}/__init__.py".lstrip("/")) if package == "trainkit" else ()
+    return next((place for place in places if place in FILES), None)
 
 
 @pytest.mark.parametrize("file", [name for name in FILES if not name.startswith(("tasks/", "data/datasets/"))])

@@ -91,10 +91,11 @@ def load(path: str | Path, *, plugins: Sequence[str] = ()) -> Model:
 
     plugins: modules whose components it is built of. Raises CheckpointError when there is none, or when it is damaged.
     """
-    from trainkit import build, registry
+    from trainkit import registry
     from trainkit.checkpoints import checkpoint
     from trainkit.config.check import check_component
     from trainkit.config.trust import refuse_interpolations, refuse_targets
+    from trainkit.predict.model import restore_model
 
     registry.import_plugins(list(plugins))
     file = checkpoint.locate(Path(path))
@@ -105,7 +106,7 @@ def load(path: str | Path, *, plugins: Sequence[str] = ()) -> Model:
     choice = check_component("model", node, problems)
     if choice is None or problems:
         raise CheckpointError(f"'{file}' has a model that cannot be built here: {'; '.join(problems)}")
-    module, spec, _ = build.restore_model(choice, file)
+    module, spec, _ = restore_model(choice, file)
     return Model(spec, module)
 
 

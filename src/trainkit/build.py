@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,24 @@ import torch
 from torch import nn
 
 from trainkit import registry
-from trainkit.checkpoints import checkpoint
 from trainkit.checkpoints.state import Checkpoints
 from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plain
 from trainkit.data.augment.base import Augment
 from trainkit.data.checks import finish, refuse_other_kinds
 from trainkit.data.dataset import Data, Source, hold_out, limit, strata_of
-from trainkit.data.loaders import Loader, Normalize, make_loader, tensors
+from trainkit.data.loaders import Loader, Normalize, make_loader, sample_inputs
 from trainkit.data.placement import place
 from trainkit.data.spec import DataSpec, TargetSpec
-from trainkit.errors import CheckpointError, ConfigError
+from trainkit.errors import ConfigError
 from trainkit.loop import optimize
 from trainkit.losses.base import Loss, as_loss
 from trainkit.losses.choose import resolve
 from trainkit.machine import default_data_dir
+from trainkit.optim.schedules import Factor, scheduled
 from trainkit.optim.step import bare_step, leave_untraced
-from trainkit.randomness import numpy_generator, reseed
+from trainkit.randomness import reseed
 from trainkit.runtime import Cudnn, environment
-from trainkit.schedules import Factor, extended, pure
-from trainkit.tasks.base import Sum, extra_sums, find_task, num_outputs, task_of
+from trainkit.tasks.base import Metric, find_task, num_outputs, sums_of, task_of
 from trainkit.tasks.meter import Meter
 from trainkit.training import speed
 from trainkit.training.ema import Ema
@@ -134,41 +132,17 @@ def build_model(config: Frame, spec: DataSpec, device: torch.device) -> nn.Modul
     return model.to(device)
 
 
-def initialize_from_data(config: Train, data: Data, model: nn.Module) -> None:
-    """Let a model that has a method `initialize` see normalized training inputs (N, …) before it is trained.
-
-    They are up to 5,000, chosen by the seed, on the CPU like the other initial weights.
-    """
-    initialize = getattr(model, "initialize", None)
-    if initialize is None:
-        return
-    train, cpu = data.splits["train"], torch.device("cpu")
-    chosen = numpy_generator(config.seed, "initialize").permutation(len(train))[:5000]
-    inputs, _ = next(train.batches([chosen], config.seed))
-    sample = Normalize(data.spec, cpu).inputs(tensors(inputs))
-    device = next(model.parameters()).device
-    model.cpu()
-    initialize(sample)
-    model.to(device)
-
-
 def build_loss(config: Frame, spec: DataSpec, device: torch.device, model: nn.Module | None = None) -> Loss:
     """The loss on the device; it may ask for the model. Raises ConfigError when it cannot train the data's task."""
     loss = resolve(config.loss.name, task_of(spec.target), config.dataset.name)
     arguments = config.loss.arguments if loss.name == config.loss.name else {}
     module = checked("loss", loss.name, loss.make({**facts_of(spec), "model": model}, arguments))
-    return as_loss(module).to(device)
+    return as_loss(module, labeled=task_of(spec.target).labeled).to(device)
 
 
 def build_meter(config: Frame, spec: DataSpec, device: torch.device, full: bool) -> Meter:
     """An empty meter for the data's target; `full` for evaluation, else what training can afford."""
-    return Meter(_measured(config, spec.target, full), device)
-
-
-def _measured(config: Frame, target: TargetSpec, full: bool) -> list[Sum]:
-    task = task_of(target)
-    extra = extra_sums(target, task.num_outputs(target)) if full else []
-    return [*task.sums(target, full=full, topk=config.topk), *extra]
+    return Meter(sums_of(spec.target, full=full, topk=config.topk), device)
 
 
 def mirrors(config: Frame | Predict, spec: DataSpec, name: str) -> bool:
@@ -178,32 +152,12 @@ def mirrors(config: Frame | Predict, spec: DataSpec, name: str) -> bool:
     return config.tta == "flip"
 
 
-def build_monitor(config: Train, data: Data) -> Monitor:
-    """What `monitor=` asks for of this data. Raises ConfigError when it is not a metric that will be produced."""
-    return monitor_of(config, data.spec.target, full="val" in data.splits)
-
-
-def monitor_of(config: Train, target: TargetSpec, *, full: bool = True) -> Monitor:
-    """`monitor=` as name and direction: `auto`, `macro_f1`, `val/loss`, `loss:min`; or `last`.
-
-    full: as of `build_meter`; without val, the training split's own numbers judge, which are fewer. Raises ConfigError
-    for any other metric.
-    """
-    name, _, mode = config.monitor.partition(":")
-    if name == LAST and not mode:
-        if config.patience is not None:
-            raise ConfigError(
-                "monitor=last takes every epoch for the best: patience would never stop; set patience=null"
-            )
-        return Monitor(LAST, "max")
-    name = name.removeprefix("val/")
-    if name == "auto":
-        name = task_of(target).monitor
-    known = {one.name: one for one in Meter(_measured(config, target, full), "cpu").metrics}
-    if name not in known or mode not in ("", "min", "max"):
-        choices = ", ".join(["auto", *known, LAST])
-        raise ConfigError(f"monitor={config.monitor}: choose from: {choices}; with :min or :max if need be")
-    return Monitor(name, mode or known[name].better)
+def build_monitor(config: Train, metrics: Sequence[Metric], target: TargetSpec) -> Monitor:
+    """What `monitor=` asks for of these metrics. Raises ConfigError when they do not have it."""
+    monitor = Monitor.of(config.monitor, metrics, task_of(target).monitor)
+    if monitor.metric == LAST and config.patience is not None:
+        raise ConfigError("monitor=last takes every epoch for the best: patience would never stop; set patience=null")
+    return monitor
 
 
 def build_order(config: Train, data: Data) -> Callable[[int], torch.Tensor]:
@@ -214,26 +168,17 @@ def build_order(config: Train, data: Data) -> Callable[[int], torch.Tensor]:
     return order
 
 
-def build_schedule(config: Train, steps_per_epoch: int, history: list[float]) -> Callable[[int], float]:
+def build_schedule(config: Train, steps_per_epoch: int, history: list[float]) -> Factor:
     """The factor on the lr at each step; history: the monitor's values of the epochs done, which a schedule may read.
 
     Raises ConfigError for extensions that are not in order or within `epochs`, and for a schedule that is not pure.
     """
-    parts = [text.partition("@") for text in config.extensions]
-    ends = [*(int(epoch) for _, _, epoch in parts), config.epochs]
-    if ends != sorted(set(ends)):
-        raise ConfigError(f"extensions={config.extensions}: epochs must grow, up to epochs={config.epochs}")
 
-    def make(total_steps: int, first_epoch: int) -> Factor:
-        factor = component(
-            "schedule", config.schedule, {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
-        )
-        if len(inspect.signature(factor).parameters) < 2:
-            return factor  # type: ignore[no-any-return]
-        return lambda step: factor(step, history[first_epoch : first_epoch + step // steps_per_epoch])
+    def make(total_steps: int) -> Any:
+        known = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+        return component("schedule", config.schedule, known)
 
-    whole = functools.partial(extended, make, ends, [rule for rule, _, _ in parts], steps_per_epoch)
-    return pure(whole, config.schedule.name, ends[-1] * steps_per_epoch, steps_per_epoch)
+    return scheduled(make, config.schedule.name, config.extensions, config.epochs, steps_per_epoch, history)
 
 
 def build_train_loader(config: Train, data: Data, normalize: Normalize, device: torch.device) -> Loader:
@@ -257,7 +202,11 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
     if "val" in data.splits:
         val = make_loader(data, "val", config.batch_size, normalize, device, seed=config.seed)
     model = build_model(config, spec, device)
-    initialize_from_data(config, data, model)
+    initialize = getattr(model, "initialize", None)  # some take weights from the inputs that they will be trained on
+    if initialize is not None:  # on the CPU, like the other initial weights
+        model.cpu()
+        initialize(sample_inputs(data, 5000, config.seed))
+        model.to(device)
     forward = build_forward(config, model, spec, device, recompute=config.recompute)
     optimizer = build_optimizer(config, model, device)
     ema = None if config.ema is None else Ema(model, config.ema)
@@ -279,8 +228,6 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
         val=val,
         device=device,
         meter=lambda full: build_meter(config, spec, device, full),
-        metrics=build_meter(config, spec, torch.device("cpu"), full=True).metrics,
-        monitor=build_monitor(config, data),
         stop=stop,
         seed=config.seed,
         epochs=config.epochs,
@@ -295,7 +242,9 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
         run.graphed = speed.GraphedStep(functools.partial(optimize, run))
     # compiled for a few samples, it would be another program for more
     plain = dataclasses.replace(config, compile=None)
-    try_out(config, data, run, build_forward(plain, model, spec, device, recompute=config.recompute))
+    terms = try_out(config, data, run, build_forward(plain, model, spec, device, recompute=config.recompute))
+    run.metrics = [*run.meter(True).metrics, *terms]
+    run.monitor = build_monitor(config, [*run.meter(val is not None).metrics, *terms], spec.target)
     return run
 
 
@@ -365,17 +314,3 @@ def runtime_facts(config: Train, device: torch.device) -> dict[str, Any]:
     facts |= {name: found["versions"][name] for name in ("trainkit", "torch", "numpy", "cuda")}
     options = ("precision", "channels_last", "compile", "cuda_graph", "recompute", "accumulate")
     return facts | {name: getattr(config, name) for name in options}
-
-
-def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, DataSpec, dict[str, Any]]:
-    """A checkpoint's model on the CPU, in evaluation mode; what it knows of its data; and the header."""
-    tensors_by_name, meta = checkpoint.load(ckpt)
-    spec = DataSpec.from_json(meta.get("spec"), ckpt)
-    for target in spec.targets.values():
-        if find_task(target.task) is None:
-            raise CheckpointError(
-                f"'{ckpt}' has task '{target.task}', not known here: name the module that has it in plugins"
-            )
-    model: nn.Module = component("model", choice, facts_of(spec))
-    checkpoint.load_model(model, tensors_by_name, ckpt)
-    return model.eval(), spec, meta

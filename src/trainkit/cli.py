@@ -107,7 +107,7 @@ def choose(words: list[str]) -> Callable[[], int]:
     if not words or words[0] in ("-h", "--help", "help"):
         return functools.partial(show, usage(), 0 if words else 2)
     if words[0] in ("-V", "--version"):
-        from trainkit import __version__
+        from trainkit.version import __version__
 
         return functools.partial(show, f"trainkit {__version__}")
     name, rest = words[0], words[1:]

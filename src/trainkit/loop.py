@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
-from trainkit.data.batch import Batch
+from trainkit.data.batch import Batch, map_tree
 from trainkit.errors import Interrupted, NumericsError
 from trainkit.loggers.facts import EpochFacts, StepFacts
 from trainkit.randomness import reseed
@@ -200,25 +200,29 @@ def forward_backward(run: Run, batch: Batch) -> Step:
         return backward_part(run, batch, 1.0)
     whole = run.loss_fn.weight(batch)
     parts = batch.chunk(run.accumulate)
-    done = [backward_part(run, part, run.loss_fn.weight(part) / whole) for part in parts]
+    done = [backward_part(run, part, share(run.loss_fn.weight(part), whole, run.device)) for part in parts]
     return add_losses([loss for loss, _ in done]), torch.cat([outputs for _, outputs in done])
+
+
+def share(part: float | torch.Tensor, whole: float | torch.Tensor, device: torch.device) -> float | torch.Tensor:
+    """How much the mean of a part counts in the mean of its batch; a tensor where it may be 0, or 0 / 0."""
+    return part / whole if isinstance(part, torch.Tensor) or part else torch.zeros((), device=device) / whole
 
 
 def backward_part(run: Run, batch: Batch, share: float | torch.Tensor) -> Step:
     """Add the gradients of the mean loss of these samples, times their share; returns that and the outputs."""
     outputs = run.forward(batch.inputs)
     loss = run.loss_fn(outputs, batch)
-    if not (isinstance(share, float) and share == 1.0):
-        loss = {name: term * share for name, term in loss.items()} if isinstance(loss, dict) else loss * share
+    if isinstance(share, torch.Tensor):
+        nothing = share == 0  # the mean over samples that all weigh nothing is 0 / 0, and so are its gradients
+        outputs.register_hook(lambda gradient: gradient.masked_fill(nothing, 0))  # type: ignore[no-untyped-call]
+        loss = map_tree(lambda term: (term * share).masked_fill(nothing, 0), loss)
+    elif share != 1.0:
+        loss = map_tree(lambda term: term * share, loss)
     total = sum_terms(loss)
     scaled = total if run.scaler is None else run.scaler.scale(total)
     scaled.backward()  # type: ignore[no-untyped-call]
-    return detach(loss), outputs.detach()
-
-
-def detach(loss: Terms) -> Terms:
-    """A loss without its graph."""
-    return {name: term.detach() for name, term in loss.items()} if isinstance(loss, dict) else loss.detach()
+    return map_tree(torch.Tensor.detach, loss), outputs.detach()
 
 
 def add_losses(parts: list[Terms]) -> Terms:

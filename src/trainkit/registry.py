@@ -37,7 +37,7 @@ FAMILIES = {
     "loss": "trainkit.losses",
     "optim": "trainkit.optim",
     "sampler": "trainkit.data.samplers",
-    "schedule": "trainkit.schedules",
+    "schedule": "trainkit.optim.schedules",
     "augment": "trainkit.data.augment",
     "device": "trainkit.runtime",
 }

@@ -138,7 +138,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     import numpy
     import torch
 
-    from trainkit import __version__
+    from trainkit.version import __version__
 
     on_cuda = device.type == "cuda"
     return {

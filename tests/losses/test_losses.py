@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from trainkit import registry
+from trainkit.data.batch import Batch
 from trainkit.errors import ConfigError
+from trainkit.losses.base import as_loss
 from trainkit.losses.choose import fitting, resolve
 from trainkit.losses.classes import cross_entropy, kl_div
 from trainkit.losses.labels import bce
@@ -66,6 +69,19 @@ def test_regression_losses() -> None:
     close(l1(4)(LOGITS, SOFT), error.abs().mean())
     size = error.abs()
     close(huber(4, delta=0.7)(LOGITS, SOFT), torch.where(size <= 0.7, size**2 / 2, 0.7 * (size - 0.35)).mean())
+
+
+def test_what_a_mean_weighs_leaves_out_the_labels_that_are_ignored() -> None:
+    labels = torch.tensor([0, 1, -100, 3, -100])
+    weight = torch.tensor([1.0, 2.0, 0.5, 4.0])
+    for targets in (labels, labels.reshape(5, 1)):
+        batch = Batch(torch.zeros(5, 4), targets, torch.arange(5))
+        assert as_loss(nn.CrossEntropyLoss()).weight(batch) == 3
+        assert as_loss(nn.CrossEntropyLoss(weight=weight)).weight(batch) == 7
+    whole = Batch(torch.zeros(5, 4), torch.tensor([0, 1, 2, 3, 0]), torch.arange(5))
+    assert as_loss(nn.CrossEntropyLoss(ignore_index=0), labeled=True).weight(whole) == 3
+    known = as_loss(nn.CrossEntropyLoss(), labeled=True).weight(whole)
+    assert isinstance(known, int) and known == 5  # on the host: the device is not asked
 
 
 def test_weights_move_with_the_module() -> None:

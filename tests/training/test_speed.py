@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from trainkit.config.compose import check_jobs
 from trainkit.config.folders import install
 from trainkit.config.frame import Train
 from trainkit.data.batch import Batch
-from trainkit.losses.base import as_loss
+from trainkit.losses.base import Loss, as_loss
 from trainkit.losses.classes import cross_entropy
 from trainkit.models._blocks import GlobalMax
 from trainkit.tasks.meter import sum_terms
@@ -70,6 +71,43 @@ def test_share_by_samples_and_by_class_weights() -> None:
     plain, weighted = as_loss(cross_entropy(3)), as_loss(cross_entropy(3, weight=[1.0, 2.0, 5.0]))
     assert plain.weight(first) / plain.weight(batch) == 0.25
     assert float(weighted.weight(first) / weighted.weight(batch)) == pytest.approx(0.1)
+
+
+NO_FIRST = torch.tensor([0.0, 2.0, 5.0])
+PLAIN = {
+    "class weights": nn.CrossEntropyLoss(weight=NO_FIRST),
+    "ignored": nn.CrossEntropyLoss(ignore_index=0),
+    "both": nn.CrossEntropyLoss(weight=NO_FIRST, ignore_index=0),
+}
+
+
+class OnHost(Loss):
+    """A weight that the host knows, and that is 0 where a batch is of the first class alone."""
+
+    def forward(self, outputs: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"fit": PLAIN["ignored"](outputs, batch.targets), "nothing": 0 * outputs.sum()}
+
+    def weight(self, batch: Batch) -> float:
+        return int((batch.targets != 0).sum())
+
+
+@pytest.mark.parametrize("loss_fn", [*map(as_loss, PLAIN.values()), OnHost()], ids=[*PLAIN, "on host"])
+def test_a_part_that_weighs_nothing_changes_nothing(loss_fn: Loss) -> None:
+    batch = Batch(torch.randn(6, 4), torch.tensor([0, 0, 1, 2, 2, 0]), torch.arange(6))
+    model = nn.Linear(4, 3)
+    run = SimpleNamespace(
+        parameters=list(model.parameters()), loss_fn=loss_fn, forward=model, scaler=None, device=CPU, accumulate=1
+    )
+    loss, _ = loop.forward_backward(run, batch)
+    whole = [parameter.grad.clone() for parameter in run.parameters]
+    run.accumulate = 3
+    parts, _ = loop.forward_backward(run, batch)
+    torch.testing.assert_close(sum_terms(parts), sum_terms(loss))
+    for parameter, gradient in zip(run.parameters, whole, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+    batch.targets.zero_()  # nothing in the whole batch
+    for run.accumulate in (1, 3):
+        assert sum_terms(loop.forward_backward(run, batch)[0]).isnan()
 
 
 def test_bf16_stays_close_to_fp32_and_keeps_fp32_weights() -> None:

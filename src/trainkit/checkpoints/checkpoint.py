@@ -136,7 +136,7 @@ def pack(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> tensorfile.C
     tensors: by name, as in the module docstring; they must not change until it is written. meta: JSON data; format,
     version, digest and the names of shared tensors are added here. Raises CheckpointError for what cannot be saved.
     """
-    from trainkit import __version__
+    from trainkit.version import __version__
 
     again = repeated(tensors)
     header = {"format": FORMAT, "trainkit": __version__, "sha256": UNSIGNED, **meta}

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import trainkit
 from trainkit.config.flags import FlagParser
 from trainkit.console.columns import fitted, prose_width
 from trainkit.data.images.cache import cache_folder, cap_bytes
 from trainkit.errors import ConfigError, TrainkitError, first_line
 from trainkit.machine import default_data_dir, free_host_memory, num_cpus
 from trainkit.text import say, say_json
+from trainkit.version import __version__
 
 HELP = """\
 usage: trainkit doctor [--json]
@@ -44,7 +44,7 @@ def doctor(argv: Sequence[str]) -> int:
     problems: list[str] = []
     hints: list[str] = []
     facts = {
-        "trainkit": {"version": trainkit.__version__, "folder": _home(Path(trainkit.__file__).parent)},
+        "trainkit": {"version": __version__, "folder": _home(Path(__file__).parents[1])},
         "python": {"version": platform.python_version(), "executable": _home(Path(sys.executable))},
         "platform": platform.platform(),
         "packages": packages(problems, hints),

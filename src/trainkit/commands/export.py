@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainkit import __version__, build, storage
+from trainkit import build, storage
 from trainkit.config.frame import Export
 from trainkit.console.console import Console
 from trainkit.data.adopt import adopt
@@ -18,8 +18,10 @@ from trainkit.data.spec import INPUT, TARGET, DataSpec, named
 from trainkit.errors import ConfigError, DataError, TrainkitError
 from trainkit.export import formats
 from trainkit.predict import inputs
+from trainkit.predict.model import restore_model
 from trainkit.run_folders import rundir
 from trainkit.tasks.base import num_outputs, task_of
+from trainkit.version import __version__
 
 SUFFIXES = {".onnx": "onnx", ".pt2": "pt2", ".safetensors": "state_dict"}
 _SAMPLES = 64  # real inputs that the file is checked with
@@ -35,7 +37,7 @@ def export(config: Export, *, as_json: bool) -> None:
     storage.check_output(config.output, config.overwrite)
     if kind == "onnx":
         formats.require_onnx()
-    model, spec, meta = build.restore_model(config.model, config.ckpt)
+    model, spec, meta = restore_model(config.model, config.ckpt)
     if len(spec.inputs) > 1 and kind != "state_dict":
         raise ConfigError(f"format={kind} is for models of one input, this one takes {', '.join(spec.inputs)}")
     head = task_of(spec.target).head(spec.target) if config.probabilities else None

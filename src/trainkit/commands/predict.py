@@ -22,6 +22,7 @@ from trainkit.data.spec import DataSpec, TargetSpec
 from trainkit.errors import ConfigError, DataError, ResourceError
 from trainkit.predict import inputs, rows
 from trainkit.predict.inputs import Batch
+from trainkit.predict.model import restore_model
 from trainkit.predict.writers import FORMATS, Fields, Row, Stream
 from trainkit.randomness import reseed
 from trainkit.run_folders import rundir
@@ -46,7 +47,7 @@ def predict(config: Predict, *, as_json: bool) -> None:
     if config.output is not None:
         storage.check_output(config.output, config.overwrite)
     device = build.build_device(config)
-    model, spec, _ = build.restore_model(config.model, config.ckpt)
+    model, spec, _ = restore_model(config.model, config.ckpt)
     task = task_of(spec.target)
     if config.topk > 1 and not task.ranks:
         raise ConfigError(f"topk={config.topk}: a {task.name} model does not choose one of its classes; leave topk out")

@@ -16,7 +16,7 @@ from trainkit.data.dataset import Data
 from trainkit.data.samplers import shuffled
 from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, TargetSpec, named
 from trainkit.data.splits import Split
-from trainkit.randomness import torch_generator
+from trainkit.randomness import numpy_generator, torch_generator
 
 if TYPE_CHECKING:
     from trainkit.data.samplers import Order
@@ -212,6 +212,14 @@ def tensors(arrays: Any) -> Tree:
     if isinstance(arrays, dict):
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
     return torch.from_numpy(arrays)
+
+
+def sample_inputs(data: Data, most: int, seed: int) -> Tree:
+    """Normalized inputs (N, …) of up to so many training samples, chosen by the seed, on the CPU."""
+    train = data.splits["train"]
+    chosen = numpy_generator(seed, "initialize").permutation(len(train))[:most]
+    inputs, _ = next(train.batches([chosen], seed))
+    return Normalize(data.spec, torch.device("cpu")).inputs(tensors(inputs))
 
 
 def make_loader(

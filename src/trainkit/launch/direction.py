@@ -35,13 +35,17 @@ def directed(config: Train, config_name: str, overrides: Sequence[str]) -> list[
 
 
 def _aim(config: Train) -> tuple[str, str]:
-    from trainkit.build import find_data, monitor_of  # and with it torch, which a sweep of a grid does without
+    from trainkit.build import build_monitor, find_data  # and with it torch, which a sweep of a grid does without
     from trainkit.data.dataset import Data
+    from trainkit.tasks.base import sums_of
+    from trainkit.tasks.meter import Meter
 
     if config.overfit:
         return "loss", "min"
     found = find_data(config)
-    monitor = monitor_of(config, found.spec.target if isinstance(found, Data) else found.target)
+    target = found.spec.target if isinstance(found, Data) else found.target
+    metrics = Meter(sums_of(target, full=True, topk=config.topk), "cpu").metrics
+    monitor = build_monitor(config, metrics, target)
     return monitor.metric, monitor.mode
 
 

@@ -12,7 +12,6 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-import trainkit
 from trainkit import registry
 from trainkit.checkpoints import record
 from trainkit.config import folders, stored
@@ -29,6 +28,7 @@ from trainkit.launch.verbs import VERBS
 from trainkit.run_folders import rundir
 from trainkit.schema import schema_of
 from trainkit.text import pass_on, say
+from trainkit.version import __version__
 
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
 
@@ -57,7 +57,7 @@ def run(verb: str, argv: Sequence[str]) -> int:
     """Run `trainkit VERB argv…`. Returns the exit code; raises TrainkitError for what is wrong before the first job."""
     flags = flag_parser(verb).read(argv)
     if flags.version:
-        say(f"trainkit {trainkit.__version__}, hydra {hydra.__version__}")
+        say(f"trainkit {__version__}, hydra {hydra.__version__}")
         return 0
     if flags.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun reads a pickle, which can run code; use a run's config.yaml instead")

@@ -41,25 +41,29 @@ class OfTargets(Loss):
 class OfClasses(OfTargets):
     """A module whose mean over class labels is weighted by class, as torch's cross-entropy is."""
 
-    def __init__(self, module: nn.CrossEntropyLoss | nn.NLLLoss) -> None:
+    def __init__(self, module: nn.CrossEntropyLoss | nn.NLLLoss, labeled: bool) -> None:
         super().__init__(module)
         self.ignore_index = module.ignore_index
+        self.none_ignored = labeled and self.ignore_index < 0  # known without asking the device
 
     def weight(self, batch: Batch) -> torch.Tensor | float:
         """The class weights of labels that are not ignored; of class probabilities torch takes the plain mean."""
         targets, weight = batch.targets, self.module.weight
         assert isinstance(targets, torch.Tensor)
-        if targets.is_floating_point() or (weight is None and targets.ndim == 1):
+        assert weight is None or isinstance(weight, torch.Tensor)
+        if targets.is_floating_point() or (weight is None and self.none_ignored):
             return len(batch)
+        if self.none_ignored:
+            return weight[targets].sum()
         valid = targets != self.ignore_index
-        if weight is None:
-            return valid.sum()
-        assert isinstance(weight, torch.Tensor)
-        return weight[targets].sum() if targets.ndim == 1 else weight[targets[valid]].sum()
+        # by a mask, because the host would have to wait for how many are valid
+        return valid.sum() if weight is None else weight[targets.where(valid, 0)].where(valid, 0).sum()
 
 
-def as_loss(module: nn.Module) -> Loss:
-    """A module as a loss, wrapped where it is none."""
+def as_loss(module: nn.Module, *, labeled: bool = False) -> Loss:
+    """A module as a loss, wrapped where it is none. labeled: as of the task."""
     if isinstance(module, Loss):
         return module
-    return OfClasses(module) if isinstance(module, (nn.CrossEntropyLoss, nn.NLLLoss)) else OfTargets(module)
+    if isinstance(module, (nn.CrossEntropyLoss, nn.NLLLoss)):
+        return OfClasses(module, labeled)
+    return OfTargets(module)

@@ -1,1 +1,1 @@
-"""Optimizers."""
+"""Optimizers and learning-rate schedules."""

@@ -1,21 +1,39 @@
-"""What a model says of raw inputs that are in memory already."""
+"""A model out of a checkpoint, and what it says of raw inputs that are in memory already."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from trainkit.build import component, facts_of
+from trainkit.checkpoints import checkpoint
+from trainkit.config.frame import Choice
 from trainkit.data.loaders import Normalize, tensors
 from trainkit.data.spec import INPUT, DataSpec, named
-from trainkit.errors import DataError
+from trainkit.errors import CheckpointError, DataError
 from trainkit.randomness import reseed
-from trainkit.tasks.base import task_of
+from trainkit.tasks.base import find_task, task_of
 from trainkit.training.speed import prepare
 
 CPU = torch.device("cpu")
+
+
+def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, DataSpec, dict[str, Any]]:
+    """A checkpoint's model on the CPU, in evaluation mode; what it knows of its data; and the header."""
+    tensors_by_name, meta = checkpoint.load(ckpt)
+    spec = DataSpec.from_json(meta.get("spec"), ckpt)
+    for target in spec.targets.values():
+        if find_task(target.task) is None:
+            raise CheckpointError(
+                f"'{ckpt}' has task '{target.task}', not known here: name the module that has it in plugins"
+            )
+    model: nn.Module = component("model", choice, facts_of(spec))
+    checkpoint.load_model(model, tensors_by_name, ckpt)
+    return model.eval(), spec, meta
 
 
 @torch.inference_mode()

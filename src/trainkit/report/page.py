@@ -6,10 +6,10 @@ import importlib.resources
 from collections.abc import Sequence
 from typing import Any
 
-from trainkit import __version__
 from trainkit.plots.draw import Panel, svg
 from trainkit.plots.markup import Markup, element, join, table
 from trainkit.report.verdict import Verdict
+from trainkit.version import __version__
 
 GENERATOR = "trainkit report"  # in the page's head: what has it may be replaced by another report
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

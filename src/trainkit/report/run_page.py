@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import __version__
 from trainkit.data.spec import TargetSpec
 from trainkit.plots.markup import Markup, element, join, picture, table
 from trainkit.report.facts import Facts, Row, number
@@ -18,6 +17,7 @@ from trainkit.report.settings import UNKNOWN, config_rows, rows_of, word
 from trainkit.report.verdict import label, shown, verdict
 from trainkit.run_folders.records import mapping
 from trainkit.tasks.base import Section, Table
+from trainkit.version import __version__
 
 MANY = 40  # rows of a table, before the rest is folded away
 

@@ -123,6 +123,7 @@ class Task:
     monitor: the metric that chooses the best epoch where the user says nothing.
     mixed: the task whose targets the mixing of samples makes of these; None: they cannot be mixed.
     headline: the metric that a report calls the result; None: see `tasks.metrics.headline`.
+    labeled: whether `check` lets only targets pass that are the number of a class, (N,), so that no loss ignores one.
     output: what a model's outputs are called. ranks: whether `topk` of its classes can be told, the likeliest first.
     """
 
@@ -131,6 +132,7 @@ class Task:
     monitor: ClassVar[str] = "loss"
     mixed: ClassVar[str | None] = None
     headline: ClassVar[str | None] = None
+    labeled: ClassVar[bool] = False
     output: ClassVar[str] = "outputs"
     ranks: ClassVar[bool] = False
 
@@ -299,7 +301,9 @@ def num_outputs(spec: DataSpec) -> int:
     return sum(task_of(target).num_outputs(target) for target in spec.targets.values())
 
 
-def extra_sums(target: TargetSpec, num_outputs: int) -> list[Sum]:
-    """The metrics that plug-ins have registered for a task."""
-    found = [registry.get("metric", name) for name in registry.names("metric")]
-    return [one.make({"target": target, "num_outputs": num_outputs}) for one in found if target.task in one.serves]
+def sums_of(target: TargetSpec, *, full: bool, topk: int) -> list[Sum]:
+    """What the task measures, see `Task.sums`, and where `full` the metrics that plug-ins have registered for it."""
+    task = task_of(target)
+    known = {"target": target, "num_outputs": task.num_outputs(target)}
+    found = [registry.get("metric", name) for name in registry.names("metric") if full]
+    return [*task.sums(target, full=full, topk=topk), *(one.make(known) for one in found if task.name in one.serves)]

@@ -31,6 +31,7 @@ class Classification(Task):
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy",)
     monitor = "accuracy"
     mixed = "soft"
+    labeled = True
     output = "logits"
     ranks = True
 

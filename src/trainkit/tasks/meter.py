@@ -79,7 +79,7 @@ class Meter:
         if isinstance(weight, Tensor):
             # the mean over samples that all weigh nothing is 0 / 0, and counts nothing
             total.add_(torch.where(weight > 0, mean * weight, 0))
-        else:
+        elif weight:
             total.add_(mean, alpha=weight)
 
     @property

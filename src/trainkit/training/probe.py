@@ -16,38 +16,40 @@ from trainkit.data.dataset import Data
 from trainkit.data.loaders import Loader
 from trainkit.data.spec import DataSpec
 from trainkit.errors import ConfigError, TrainkitError
-from trainkit.tasks.base import task_of
+from trainkit.tasks.base import Metric, task_of
 from trainkit.tasks.meter import sum_terms
-from trainkit.training.run import Run
+from trainkit.training.run import Run, Step
 from trainkit.training.speed import Forward, untracked
 
 FEW = 2  # samples: enough to see a kind, and for batch norm
 
 
-def try_out(config: Train, data: Data, run: Run, forward: Forward) -> None:
+def try_out(config: Train, data: Data, run: Run, forward: Forward) -> list[Metric]:
     """Pass a few training samples through all that a step and an evaluation call; the run stays as it is.
 
-    forward: the model's, not compiled. Raises ConfigError when the model or the loss gives another kind of thing than
-    is needed. What they raise themselves is raised with a note that says in whose code.
+    forward: the model's, not compiled. Returns the terms of the loss, which are metrics. Raises ConfigError when the
+    model or the loss gives another kind of thing than is needed. What they raise themselves is raised with a note that
+    says in whose code.
     """
     try:
-        _pass(config, data, run, forward, FEW)
+        return _pass(config, data, run, forward, FEW)
     except TrainkitError:
         raise
     except Exception:
         if run.train.batch_size <= FEW:
             raise
-        _pass(config, data, run, forward, run.train.batch_size)  # a model may need more samples at once than a few
+        # a model may need more samples at once than a few
+        return _pass(config, data, run, forward, run.train.batch_size)
 
 
-def _pass(config: Train, data: Data, run: Run, forward: Forward, count: int) -> None:
+def _pass(config: Train, data: Data, run: Run, forward: Forward, count: int) -> list[Metric]:
     with _unchanged(run.model):
         loader = _first(data, run, count)
         with _naming(f"augment '{config.augment.name}'"):
             batch = next(loader.epoch(0))
         run.model.train()
         loss, outputs = _answer(config, run, forward, data.spec, batch)
-        if not loss.requires_grad:
+        if not sum_terms(loss).requires_grad:
             raise ConfigError(
                 f"the loss has no gradient, so that nothing would be learned: model '{config.model.name}' or loss "
                 f"'{config.loss.name}' cuts it off (detach, no_grad, item)"
@@ -60,11 +62,10 @@ def _pass(config: Train, data: Data, run: Run, forward: Forward, count: int) -> 
             with _naming(f"a metric of {data.spec.target.task} on outputs {kind(outputs)}"):
                 meter.add(loss, outputs, batch.targets, weight=run.loss_fn.weight(batch), count=len(batch))
                 meter.read()
+            return [Metric(name, "min") for name in loss] if isinstance(loss, dict) else []
 
 
-def _answer(
-    config: Train, run: Run, forward: Forward, spec: DataSpec, batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _answer(config: Train, run: Run, forward: Forward, spec: DataSpec, batch: Batch) -> Step:
     """The loss of a batch and the outputs, if they are of the right kind."""
     with _naming(f"model '{config.model.name}' on train samples {kind(batch.inputs)}"):
         outputs: Any = forward(batch.inputs)
@@ -87,7 +88,7 @@ def _answer(
             f"loss '{config.loss.name}' gave {kind(strange[0] if strange else loss)}; it must give one number, the "
             "mean over the batch: a float tensor of shape (), or several by name"
         )
-    return sum_terms(loss), outputs
+    return loss, outputs
 
 
 def _first(data: Data, run: Run, count: int) -> Loader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from trainkit.data.batch import Batch
 from trainkit.data.loaders import Loader
+from trainkit.errors import ConfigError
 from trainkit.losses.base import Loss
 from trainkit.tasks.base import Metric
 from trainkit.tasks.meter import Meter, Terms
@@ -28,11 +29,27 @@ Step = tuple[Terms, torch.Tensor]  # the mean loss of a batch (0-dim), or its te
 class Monitor:
     """The metric that chooses the best epoch; of equals, the one of lower loss. Not-a-number is never best."""
 
-    metric: str
-    mode: str  # "min" or "max"
+    metric: str = "loss"
+    mode: str = "min"  # or "max"
     best: float | None = None
     best_loss: float = math.inf
     best_epoch: int = 0
+
+    @classmethod
+    def of(cls, asked: str, metrics: Sequence[Metric], usual: str) -> Monitor:
+        """The metric and direction of `auto`, which is the usual one, `macro_f1`, `val/loss`, `loss:min`; or of `last`.
+
+        Raises ConfigError for any other than these metrics.
+        """
+        name, _, mode = asked.partition(":")
+        if asked == LAST:
+            return cls(LAST, "max")
+        name = usual if name in ("auto", "val/auto") else name.removeprefix("val/")
+        known = {one.name: one for one in metrics}
+        if name not in known or mode not in ("", "min", "max"):
+            choices = ", ".join(["auto", *known, LAST])
+            raise ConfigError(f"monitor={asked}: choose from: {choices}; with :min or :max if need be")
+        return cls(name, mode or known[name].better)
 
     def record(self, value: float, loss: float, epoch: int) -> bool:
         """Take note of an epoch's value and loss; True when it is the best so far."""
@@ -69,8 +86,6 @@ class Run:
     val: Loader | None
     device: torch.device
     meter: Callable[[bool], Meter]
-    metrics: list[Metric]  # of a full meter
-    monitor: Monitor
     stop: Stop
     seed: int
     epochs: int
@@ -80,6 +95,8 @@ class Run:
     max_skipped: int
     log_every: int
     graphed: Callable[[Batch], Step] | None = None
+    metrics: list[Metric] = dataclasses.field(default_factory=list)  # of a full meter
+    monitor: Monitor = dataclasses.field(default_factory=Monitor)
     epoch: int = 0
     step: int = 0
     history: list[float] = dataclasses.field(default_factory=list)  # the monitor's value of each epoch

@@ -10,9 +10,11 @@ run.
 from __future__ import annotations
 
 import bisect
+import functools
+import inspect
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from trainkit.errors import ConfigError
@@ -20,6 +22,34 @@ from trainkit.registry import register
 from trainkit.schema import Count, NonNegative, Positive, Probability
 
 Factor = Callable[[int], float]
+
+
+def scheduled(
+    make: Callable[[int], Callable[..., float]],
+    name: str,
+    extensions: Sequence[str],
+    epochs: int,
+    steps_per_epoch: int,
+    history: list[float],
+) -> Factor:
+    """The schedule of a run, with its extensions (`hold@10`: how it went on after epoch 10).
+
+    make: the schedule of so many steps; it may ask for the history too, of which it gets the epochs done.
+    Raises ConfigError for extensions that are not in order or within `epochs`, and for a schedule that is not pure.
+    """
+    parts = [text.partition("@") for text in extensions]
+    ends = [*(int(epoch) for _, _, epoch in parts), epochs]
+    if ends != sorted(set(ends)):
+        raise ConfigError(f"extensions={extensions}: epochs must grow, up to epochs={epochs}")
+
+    def part(total_steps: int, first_epoch: int) -> Factor:
+        factor = make(total_steps)
+        if len(inspect.signature(factor).parameters) < 2:
+            return factor
+        return lambda step: factor(step, history[first_epoch : first_epoch + step // steps_per_epoch])
+
+    whole = functools.partial(extended, part, ends, [rule for rule, _, _ in parts], steps_per_epoch)
+    return pure(whole, name, epochs * steps_per_epoch, steps_per_epoch)
 
 
 def extended(make: Callable[[int, int], Factor], ends: list[int], rules: list[str], steps_per_epoch: int) -> Factor:

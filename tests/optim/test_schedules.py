@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 
 from trainkit import registry
 from trainkit.errors import ConfigError
-from trainkit.schedules import pure
+from trainkit.optim.schedules import pure
 
 PER_EPOCH = 7
 EPOCHS = 9
