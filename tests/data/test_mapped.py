@@ -189,6 +189,19 @@ def test_several_inputs_by_name() -> None:
         assert torch.equal(batch.inputs["b"], batch.rows[:, None].expand(-1, 2))
 
 
+@pytest.mark.parametrize("name", ["x", "tokens"])
+@pytest.mark.parametrize("read", ["in memory", "while training"])
+def test_a_dict_of_one_is_that_one(name: str, read: str) -> None:
+    """The specification could not tell it from a bare array, and so a model out of a checkpoint would get another."""
+    x, y = np.ones((2, 3), np.float32), np.arange(2)
+    rows = Given(*[({name: one}, {"label": label}) for one, label in zip(x, y, strict=True)])
+    split: Any = Split({name: x}, {"label": y}) if read == "in memory" else rows
+    found = finish(place(Data("made", {"train": split}, {"label": AB}), "auto", 0, CPU))
+    (batch,) = make_loader(found, "train", 2, Normalize(found.spec, CPU), CPU)
+    assert (list(found.spec.inputs), list(found.spec.targets)) == (["x"], ["y"])
+    assert isinstance(batch.inputs, torch.Tensor) and isinstance(batch.targets, torch.Tensor)
+
+
 def test_digests_tell_data_sets_apart() -> None:
     assert Mapped(Noisy()).digest() == Mapped(Noisy(), workers=2).digest()
     others = [Noisy(22), Given(*[(torch.zeros(3, 4, 4), 0)] * 23), Given(*[(torch.zeros(3, 4, 4), 1)] * 23)]

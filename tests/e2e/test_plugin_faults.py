@@ -116,6 +116,7 @@ dataset("nothing", lambda: None)
 dataset("pair", lambda: (X, Y))
 dataset("tensors", lambda: Data("mine", {"train": Split(torch.zeros(20, 3), Y)}, AB))
 dataset("lists", lambda: Data("mine", {"train": Split(X, Y.tolist())}, AB))
+dataset("empty", lambda: Data("mine", {"train": Split({}, Y)}, AB))
 dataset("bare", lambda: Data("mine", {"train": (X, Y)}, AB))
 dataset("uneven", lambda: Data("mine", {"train": Split(X[:9], Y)}, AB))
 dataset("no_train", lambda: Data("mine", {"test": Split(X, Y)}, AB))
@@ -171,6 +172,7 @@ CASES = [
     ("dataset=pair", 3, "the builder of dataset 'pair' returned a tuple"),
     ("dataset=tensors", 3, "dataset mine, train split: inputs are a Tensor; they must be a NumPy array"),
     ("dataset=lists", 3, "dataset mine, train split: targets are a list; they must be a NumPy array"),
+    ("dataset=empty", 3, "dataset mine, train split: inputs are an empty dict; they must be arrays by name$"),
     (
         "dataset=bare",
         3,

@@ -34,6 +34,8 @@ def refuse_other_kinds(found: Any, name: str) -> None:
             raise DataError(f"{where}: {what}; a TargetSpec has one of the tasks {known}")
     for split, part in found.splits.items():
         for what, columns in (("inputs", named(part.inputs, INPUT)), ("targets", named(part.targets, TARGET))):
+            if not columns:
+                raise DataError(f"{where}, {split} split: {what} are an empty dict; they must be arrays by name")
             strange = [column for column in columns.values() if not _is_column(column)]
             if strange:
                 told = f"{what} are {kind_of(strange[0])}"

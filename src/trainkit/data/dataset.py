@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, Kind, TargetSpec, named
+from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, Kind, TargetSpec, named, unwrap
 from trainkit.data.splits import Array, Column, Split, in_memory, split_indices
 from trainkit.errors import DataError
 from trainkit.randomness import numpy_generator
@@ -53,7 +53,7 @@ class Data:
             columns = named(self.splits["train"].inputs, INPUT)
             known = {name: column for name, column in columns.items() if hasattr(column, "dtype")}
             inputs = {name: describe_input(column, **self._known(column)) for name, column in known.items()}
-        self.spec = DataSpec(dict(named(inputs, INPUT)), dict(named(target, TARGET)))
+        self.spec = DataSpec(dict(named(unwrap(inputs), INPUT)), dict(named(unwrap(target), TARGET)))
 
     def _known(self, column: Column) -> dict[str, Any]:
         # what a torch Dataset gives as float32 is what its transforms have made for the model

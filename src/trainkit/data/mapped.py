@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from trainkit.data.spec import INPUT, TARGET
+from trainkit.data.spec import INPUT, TARGET, unwrap
 from trainkit.data.splits import Array, Arrays, Split
 from trainkit.errors import DataError, ResourceError
 from trainkit.randomness import key
@@ -161,7 +161,7 @@ def as_pair(sample: Any, dataset: Any) -> tuple[Any, Any]:
 
 def _tensors(value: Any, where: str) -> Tensor | dict[str, Tensor]:
     if isinstance(value, dict):
-        return {str(name): _tensor(one, f"{where} '{name}'") for name, one in value.items()}
+        return unwrap({str(name): _tensor(one, f"{where} '{name}'") for name, one in value.items()})
     return _tensor(value, where)
 
 

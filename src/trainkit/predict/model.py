@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainkit.data.loaders import Normalize, tensors
-from trainkit.data.spec import INPUT, DataSpec, named
+from trainkit.data.spec import INPUT, DataSpec, named, unwrap
 from trainkit.errors import DataError
 from trainkit.randomness import reseed
 from trainkit.tasks.base import task_of
@@ -24,7 +24,7 @@ def predict(module: nn.Module, spec: DataSpec, inputs: Any, batch_size: int) -> 
 
     Raises DataError for inputs of another shape or type than the model was trained on.
     """
-    columns = named(inputs, INPUT)
+    columns = named(unwrap(inputs) if len(spec.inputs) == 1 else inputs, INPUT)
     if list(columns) != list(spec.inputs):
         raise DataError(f"the inputs are {', '.join(columns)}; the model takes {', '.join(spec.inputs)}")
     arrays = {name: _array(name, value, spec) for name, value in columns.items()}
@@ -36,7 +36,7 @@ def predict(module: nn.Module, spec: DataSpec, inputs: Any, batch_size: int) -> 
     told = []
     for number, start in enumerate(range(0, lengths.pop(), batch_size)):
         part = {name: array[start : start + batch_size] for name, array in arrays.items()}
-        batch = normalize.inputs(tensors(part if isinstance(inputs, dict) else part[next(iter(part))]))
+        batch = normalize.inputs(tensors(unwrap(part)))
         reseed(CPU, 0, "eval", number)
         outputs = forward(batch)
         told.append(normalize.original(outputs if head is None else head(outputs)))
