@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from trainkit.data.spec import INPUT, TARGET, unwrap
+from trainkit.data.spec import INPUT, TARGET, TargetSpec, named, unwrap
 from trainkit.data.splits import Array, Arrays, Split
 from trainkit.errors import DataError, ResourceError
 from trainkit.randomness import key
+from trainkit.tasks.base import task_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,11 +51,20 @@ class Unread:
 class Mapped(Split):
     """The samples of a torch Dataset at `rows` (None: all), read by `workers` processes.
 
+    specs: of its targets by name, by which each batch is checked when it is read. where: how what is said of it begins.
     Raises DataError when it holds no sample, or samples that are no (input, target) pairs of numbers or dicts of them.
     """
 
-    def __init__(self, dataset: Dataset[Any], rows: Array | None = None, workers: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        rows: Array | None = None,
+        workers: int = 0,
+        specs: dict[str, TargetSpec] | None = None,
+        where: str = "",
+    ) -> None:
         self.dataset = dataset
+        self.specs, self.where = specs or {}, where
         self.rows = np.arange(len(dataset)) if rows is None else rows  # type: ignore[arg-type]
         self.workers = workers
         if not len(self.rows):
@@ -73,10 +83,10 @@ class Mapped(Split):
         return f"workers={2 * self.workers or 1}, or less work in {type(self.dataset).__name__}.__getitem__"
 
     def without_workers(self) -> Mapped:
-        return Mapped(self.dataset, self.rows, 0)
+        return Mapped(self.dataset, self.rows, 0, self.specs, self.where)
 
     def take(self, index: Array) -> Mapped:
-        return Mapped(self.dataset, self.rows[index], self.workers)
+        return Mapped(self.dataset, self.rows[index], self.workers, self.specs, self.where)
 
     def batches(self, indices: Sequence[Array], seed: int = 0, epoch: int = 0) -> Iterator[tuple[Arrays, Arrays]]:
         loader: DataLoader[Any] = DataLoader(
@@ -86,16 +96,36 @@ class Mapped(Split):
             collate_fn=collate,
         )
         try:
-            for found in _outlived(loader):
+            for index, found in zip(indices, _outlived(loader), strict=True):
                 if isinstance(found, DataError):
                     raise found
-                yield _numpy(found[0]), _numpy(found[1])
+                inputs, targets = map(_numpy, found)
+                self._check(targets, self.rows[index])
+                yield inputs, targets
         except (RuntimeError, ConnectionError, EOFError) as error:
             if not self.workers or str(error).startswith("Caught "):  # the data set's own
                 raise
             reason = " ".join(str(error).split()).rstrip(". ") or type(error).__name__
             advice = "if memory ran out, lower workers or batch_size"
             raise ResourceError(f"a worker that reads samples has ended ({reason}); {advice}") from error
+
+    def _check(self, targets: Arrays, rows: Array) -> None:
+        """Raise DataError, naming the row of the data set, for a target that is not its task's."""
+        for name, column in named(targets, TARGET).items():
+            spec = self.specs.get(name)
+            if spec is None:
+                continue
+            try:
+                task_of(spec).check(column, spec, self.where)
+            except DataError:
+                for place, row in enumerate(rows):
+                    try:
+                        task_of(spec).check(column[place : place + 1], spec, "")
+                    except DataError as fault:
+                        if "row 0" not in str(fault):  # but of all
+                            break
+                        raise DataError(self.where + str(fault).replace("row 0", f"row {row}", 1)) from None
+                raise
 
     def digest(self) -> str:
         """SHA-256 of the number of samples and of some of them, evenly spaced."""
@@ -193,6 +223,10 @@ def collate(samples: list[tuple[Any, Any] | DataError]) -> tuple[Any, Any] | Dat
 
 
 def _stack(values: list[Any], name: str) -> Any:
+    forms = {frozenset(value) if isinstance(value, dict) else None for value in values}
+    if len(forms) > 1:
+        told = sorted("none" if form is None else ", ".join(sorted(form)) for form in forms)
+        raise DataError(f"samples of {name} have different names, {' and '.join(told[:2])}: give each the same")
     if isinstance(values[0], dict):
         return {key: _stack([value[key] for value in values], key) for key in values[0]}
     shapes = {tuple(value.shape) for value in values}
