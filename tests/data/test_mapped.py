@@ -225,10 +225,7 @@ def test_digests_tell_data_sets_apart() -> None:
         ([(torch.zeros(2, dtype=torch.float64), 1)], r"inputs are float64 \(2,\); they must be"),
         ([(torch.zeros(2), 1.5), (torch.zeros(2), 0.5)], "labels are float32"),
         ([(torch.zeros(2), 7), (torch.zeros(2), 0)], r"the label in row 0 is 7, outside 0\.\.1"),
-        (
-            GOOD * 20 + [(torch.zeros(2), 7)] + GOOD,
-            r"^dataset made, train split: the label in row 20 is 7, outside 0\.\.1",
-        ),
+        (GOOD * 20 + [(torch.zeros(2), 7)], r"^dataset made, train split: the label in row 20 is 7, outside 0\.\.1"),
         (GOOD * 20 + [(torch.zeros(2), -1)], r"^dataset made, train split: the label in row 20 is -1, outside 0"),
         (GOOD * 20 + [(torch.zeros(2), 0.5)], "^dataset made, train split: labels are float32"),
         ([({"a": 1, "b": 2}, 1), ({"a": 1, "c": 2}, 1)], "samples of x have different names, a, b and a, c: give"),
@@ -247,8 +244,7 @@ def test_a_label_is_named_by_its_row_of_the_data_set() -> None:
     found = data(train=Given(*GOOD * 70, (torch.zeros(2), 7), *GOOD * 29))
     hold_out(found, "val", 0.5, 0)
     with pytest.raises(DataError, match=r"^dataset made, train split: the label in row 70 is 7, outside 0\.\.1"):
-        for split in found.splits:
-            list(loader(found, split=split).epoch(0))
+        [list(loader(found, split=split).epoch(0)) for split in found.splits]
 
 
 def test_regression_needs_a_row_of_numbers() -> None:

@@ -120,6 +120,7 @@ dataset("empty", lambda: Data("mine", {"train": Split({}, Y)}, AB))
 dataset("bare", lambda: Data("mine", {"train": (X, Y)}, AB))
 dataset("uneven", lambda: Data("mine", {"train": Split(X[:9], Y)}, AB))
 dataset("no_train", lambda: Data("mine", {"test": Split(X, Y)}, AB))
+dataset("no_classes", lambda: Data("mine", {"train": Split(X, Y)}, TargetSpec("classification")))
 dataset("no_task", lambda: Data("mine", {"train": Split(X, Y)}, TargetSpec("ranking")))
 """
 
@@ -181,6 +182,7 @@ CASES = [
     ("dataset=uneven", 3, "dataset mine, train split: 9 inputs but 20 targets$"),
     ("dataset=no_train", 3, "dataset mine: it has no train split$"),
     ("dataset=no_task", 3, "dataset mine: its task is 'ranking'"),
+    ("dataset=no_classes", 3, "dataset mine: classification needs at least two classes, found none$"),
 ]
 
 

@@ -54,11 +54,13 @@ def _is_column(column: Any) -> bool:
 def finish(data: Data) -> Data:
     """Check every split and compute what is missing of the train split's statistics; returns `data`.
 
-    A constant feature or channel gets std 1 and a note, so that scaling never divides by zero. Raises DataError with a
-    line for each split at fault, naming the row.
+    A constant feature or channel gets std 1 and a note, so that scaling never divides by zero. Raises DataError for a
+    target that no split can have, or with a line for each split at fault, naming the row.
     """
     if "train" not in data.splits:
         raise DataError(f"dataset {data.name}: it has no train split")
+    for target in data.spec.targets.values():
+        task_of(target).check_target(target, f"dataset {data.name}")
     faults: list[str] = []
     for name, split in data.splits.items():
         try:
