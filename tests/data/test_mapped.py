@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from trainkit.data.adopt import adopt
 from trainkit.data.batch import Batch
 from trainkit.data.checks import finish
 from trainkit.data.dataset import Data, hold_out, limit
@@ -21,7 +24,7 @@ from trainkit.data.placement import place
 from trainkit.data.samplers import shuffled
 from trainkit.data.spec import TargetSpec
 from trainkit.data.splits import Split
-from trainkit.errors import ConfigError, DataError, ResourceError
+from trainkit.errors import CheckpointError, ConfigError, DataError, ResourceError
 
 CPU = torch.device("cpu")
 AB = TargetSpec("classification", ["a", "b"])
@@ -245,6 +248,28 @@ def test_a_label_is_named_by_its_row_of_the_data_set() -> None:
     hold_out(found, "val", 0.5, 0)
     with pytest.raises(DataError, match=r"^dataset made, train split: the label in row 70 is 7, outside 0\.\.1"):
         [list(loader(found, split=split).epoch(0)) for split in found.splits]
+
+
+class Failing(Noisy):
+    """Cannot give its last sample."""
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        if row == self.count - 1:
+            raise RuntimeError("no such file")
+        return super().__getitem__(row)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_data_set_raises_is_its_own(workers: int) -> None:
+    with pytest.raises(RuntimeError, match="no such file") as error:
+        list(loader(data(workers, train=Failing())))
+    assert error.value.__notes__ == ["dataset Failing, asked for sample 22,"]
+
+
+def test_classes_in_another_order_than_those_of_a_checkpoint(tmp_path: Path) -> None:
+    other = dataclasses.replace(data().spec, targets={"y": TargetSpec("classification", ["b", "a"])})
+    with pytest.raises(CheckpointError, match="dataset made is read with its classes in another order than '.*': b, a"):
+        adopt(data(), other, tmp_path)
 
 
 def test_regression_needs_a_row_of_numbers() -> None:

@@ -102,8 +102,10 @@ class Mapped(Split):
                 inputs, targets = map(_numpy, found)
                 self._check(targets, self.rows[index])
                 yield inputs, targets
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            if not self.workers or str(error).startswith("Caught "):  # the data set's own
+        except Exception as error:
+            if str(error).startswith("Caught "):  # by a worker, from the data set: the text ends with the note above
+                error.add_note(str(error).rstrip().splitlines()[-1])
+            if not isinstance(error, (RuntimeError, ConnectionError, EOFError)) or hasattr(error, "__notes__"):
                 raise
             reason = " ".join(str(error).split()).rstrip(". ") or type(error).__name__
             advice = "if memory ran out, lower workers or batch_size"
@@ -167,6 +169,9 @@ class _Keyed(Dataset[Any]):
             return as_pair(self.dataset[row], self.dataset)
         except DataError as error:
             return error
+        except Exception as error:
+            error.add_note(f"dataset {type(self.dataset).__name__}, asked for sample {row},")
+            raise
         finally:
             torch.set_rng_state(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
