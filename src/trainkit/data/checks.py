@@ -181,6 +181,10 @@ def _complete_target(data: Data, spec: TargetSpec, values: Array | None) -> Targ
         raise DataError(f"dataset {data.name}: targets {UNKNOWN.format('standardize')}")
     if values is None or values.dtype.kind != "f":
         return spec
+    if values.ndim > 2:  # which no list of numbers describes
+        if spec.standardize:
+            raise DataError(f"dataset {data.name}: targets {values.shape} are no rows: give standardize=False")
+        return spec
     spec = dataclasses.replace(spec, dtype=str(values.dtype))
     mean, std = target_stats(values)
     std = np.where(_is_constant(mean, std), std.dtype.type(1), std)  # a constant target keeps its scale
@@ -191,11 +195,7 @@ def _channel_stats(split: Split, column: Any) -> tuple[Array, Array]:
     """Mean and deviation of an input, per channel or feature: float32 (C,) each."""
     if not in_memory(column) or (split.moments is not None and column.dtype == np.uint8):
         return moment_stats(split)
-    if column.dtype == np.uint8 or column.ndim == 2:
-        return input_stats(column)
-    axes = (0, *range(2, column.ndim))
-    mean, std = column.mean(axis=axes, dtype=np.float64), column.std(axis=axes, dtype=np.float64)
-    return mean.astype(np.float32), std.astype(np.float32)
+    return input_stats(column)
 
 
 def _is_constant(mean: Array, std: Array) -> Array:

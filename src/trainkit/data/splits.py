@@ -172,7 +172,7 @@ def split_indices(
 
 
 def input_stats(inputs: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation, float32, per channel of uint8 images (pixel / 255) or per feature of a table.
+    """Mean and standard deviation, float32, per channel of images or series (uint8: pixel / 255) or feature of a table.
 
     Pixels are counted, not summed in floating point, so the result does not depend on the order of summation.
     """
@@ -182,7 +182,8 @@ def input_stats(inputs: Array) -> tuple[Array, Array]:
         counts = np.stack([np.bincount(inputs[:, c].reshape(-1), minlength=256) for c in range(inputs.shape[1])])
         levels = np.arange(256)
         return _pixel_stats(np.stack([counts @ levels, counts @ levels**2], axis=1), inputs[:, 0].size)
-    mean, std = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
+    axes = (0, *range(2, inputs.ndim))
+    mean, std = inputs.mean(axis=axes, dtype=np.float64), inputs.std(axis=axes, dtype=np.float64)
     return mean.astype(np.float32), std.astype(np.float32)
 
 
