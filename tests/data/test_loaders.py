@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from trainkit import registry
-from trainkit.data.checks import finish
+from trainkit.data.checks import complete, finish
 from trainkit.data.dataset import Data, hold_out
 from trainkit.data.loaders import Normalize, ResidentLoader
-from trainkit.data.spec import TargetSpec
+from trainkit.data.spec import DataSpec, TargetSpec
 from trainkit.data.splits import Split, input_stats, split_indices
 from trainkit.errors import DataError
 
@@ -89,6 +92,16 @@ def test_split_indices_are_stratified_disjoint_and_fixed() -> None:
 def test_too_few_samples_to_hold_out() -> None:
     with pytest.raises(DataError, match=r"3 samples are too few to hold out 0\.1 as val"):
         hold_out(images(3), "val", 0.1, 0)
+
+
+def test_targets_that_are_no_rows_have_no_statistics() -> None:
+    """A checkpoint holds lists of numbers, and could not be read with any other."""
+    split = Split(np.zeros((4, 3), np.float32), np.ones((4, 2, 2), np.float32))
+    data = Data("made", {"train": split}, TargetSpec("regression"))
+    complete(data)
+    assert DataSpec.from_json(json.loads(json.dumps(data.spec.to_json())), Path("x")) == data.spec
+    with pytest.raises(DataError, match=r"targets \(4, 2, 2\) are no rows"):
+        complete(Data("made", {"train": split}, TargetSpec("regression", standardize=True)))
 
 
 def test_input_stats_of_pixels_are_exact() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from trainkit.data.adopt import adopt
 from trainkit.data.batch import Batch
 from trainkit.data.checks import finish
 from trainkit.data.dataset import Data, hold_out, limit
@@ -21,10 +24,11 @@ from trainkit.data.placement import place
 from trainkit.data.samplers import shuffled
 from trainkit.data.spec import TargetSpec
 from trainkit.data.splits import Split
-from trainkit.errors import ConfigError, DataError, ResourceError
+from trainkit.errors import CheckpointError, ConfigError, DataError, ResourceError
 
 CPU = torch.device("cpu")
 AB = TargetSpec("classification", ["a", "b"])
+GOOD: list[Any] = [(torch.zeros(2), 1)]
 
 
 class Noisy(Dataset[Any]):
@@ -189,6 +193,19 @@ def test_several_inputs_by_name() -> None:
         assert torch.equal(batch.inputs["b"], batch.rows[:, None].expand(-1, 2))
 
 
+@pytest.mark.parametrize("name", ["x", "tokens"])
+@pytest.mark.parametrize("read", ["in memory", "while training"])
+def test_a_dict_of_one_is_that_one(name: str, read: str) -> None:
+    """The specification could not tell it from a bare array, and so a model out of a checkpoint would get another."""
+    x, y = np.ones((2, 3), np.float32), np.arange(2)
+    rows = Given(*[({name: one}, {"label": label}) for one, label in zip(x, y, strict=True)])
+    split: Any = Split({name: x}, {"label": y}) if read == "in memory" else rows
+    found = finish(place(Data("made", {"train": split}, {"label": AB}), "auto", 0, CPU))
+    (batch,) = make_loader(found, "train", 2, Normalize(found.spec, CPU), CPU)
+    assert (list(found.spec.inputs), list(found.spec.targets)) == (["x"], ["y"])
+    assert isinstance(batch.inputs, torch.Tensor) and isinstance(batch.targets, torch.Tensor)
+
+
 def test_digests_tell_data_sets_apart() -> None:
     assert Mapped(Noisy()).digest() == Mapped(Noisy(), workers=2).digest()
     others = [Noisy(22), Given(*[(torch.zeros(3, 4, 4), 0)] * 23), Given(*[(torch.zeros(3, 4, 4), 1)] * 23)]
@@ -211,12 +228,48 @@ def test_digests_tell_data_sets_apart() -> None:
         ([(torch.zeros(2, dtype=torch.float64), 1)], r"inputs are float64 \(2,\); they must be"),
         ([(torch.zeros(2), 1.5), (torch.zeros(2), 0.5)], "labels are float32"),
         ([(torch.zeros(2), 7), (torch.zeros(2), 0)], r"the label in row 0 is 7, outside 0\.\.1"),
+        (GOOD * 20 + [(torch.zeros(2), 7)], r"^dataset made, train split: the label in row 20 is 7, outside 0\.\.1"),
+        (GOOD * 20 + [(torch.zeros(2), -1)], r"^dataset made, train split: the label in row 20 is -1, outside 0"),
+        (GOOD * 20 + [(torch.zeros(2), 0.5)], "^dataset made, train split: labels are float32"),
+        ([({"a": 1, "b": 2}, 1), ({"a": 1, "c": 2}, 1)], "samples of x have different names, a, b and a, c: give"),
+        ([({"a": 1, "b": 2}, 1), (1, 1)], "samples of x have different names, a, b and none: give"),
+        ([({}, 1), (1, 1)], "samples of x have different names,  and none: give"),
     ],
 )
 def test_samples_that_are_none(samples: list[Any], message: str, workers: int) -> None:
     with pytest.raises(DataError, match=message) as error:
         list(loader(data(workers, train=Given(*samples))))
     assert "\n" not in str(error.value)
+
+
+def test_a_label_is_named_by_its_row_of_the_data_set() -> None:
+    """Whatever order it is read in, whatever part of the data set was held out."""
+    found = data(train=Given(*GOOD * 70, (torch.zeros(2), 7), *GOOD * 29))
+    hold_out(found, "val", 0.5, 0)
+    with pytest.raises(DataError, match=r"^dataset made, train split: the label in row 70 is 7, outside 0\.\.1"):
+        [list(loader(found, split=split).epoch(0)) for split in found.splits]
+
+
+class Failing(Noisy):
+    """Cannot give its last sample."""
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        if row == self.count - 1:
+            raise RuntimeError("no such file")
+        return super().__getitem__(row)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_data_set_raises_is_its_own(workers: int) -> None:
+    with pytest.raises(RuntimeError, match="no such file") as error:
+        list(loader(data(workers, train=Failing())))
+    assert error.value.__notes__ == ["dataset Failing, asked for sample 22,"]
+
+
+def test_classes_in_another_order_than_those_of_a_checkpoint(tmp_path: Path) -> None:
+    other = dataclasses.replace(data().spec, targets={"y": TargetSpec("classification", ["b", "a"])})
+    with pytest.raises(CheckpointError, match="dataset made is read with its classes in another order than '.*': b, a"):
+        adopt(data(), other, tmp_path)
 
 
 def test_regression_needs_a_row_of_numbers() -> None:

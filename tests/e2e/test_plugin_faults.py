@@ -67,6 +67,14 @@ register("model", "lazy")(lambda in_shape, num_outputs: nn.Sequential(nn.Flatten
 register("model", "empty")(lambda in_shape, num_outputs: nn.Flatten())
 
 
+class Sum(Model):
+    def forward(self, a, b):
+        return self.out(a + b)
+
+
+register("model", "sum")(lambda in_shape, num_outputs: Sum(*in_shape, num_outputs))
+
+
 class Table(nn.Module):
     def __init__(self, num_outputs, rows):
         super().__init__()
@@ -112,13 +120,16 @@ def dataset(name, make):
 
 
 AB = TargetSpec("classification", classes=["a", "b"])
+dataset("two", lambda: Data("mine", {"train": Split({"a": X, "b": X}, Y)}, AB))
 dataset("nothing", lambda: None)
 dataset("pair", lambda: (X, Y))
 dataset("tensors", lambda: Data("mine", {"train": Split(torch.zeros(20, 3), Y)}, AB))
 dataset("lists", lambda: Data("mine", {"train": Split(X, Y.tolist())}, AB))
+dataset("empty", lambda: Data("mine", {"train": Split({}, Y)}, AB))
 dataset("bare", lambda: Data("mine", {"train": (X, Y)}, AB))
 dataset("uneven", lambda: Data("mine", {"train": Split(X[:9], Y)}, AB))
 dataset("no_train", lambda: Data("mine", {"test": Split(X, Y)}, AB))
+dataset("no_classes", lambda: Data("mine", {"train": Split(X, Y)}, TargetSpec("classification")))
 dataset("no_task", lambda: Data("mine", {"train": Split(X, Y)}, TargetSpec("ranking")))
 """
 
@@ -171,6 +182,7 @@ CASES = [
     ("dataset=pair", 3, "the builder of dataset 'pair' returned a tuple"),
     ("dataset=tensors", 3, "dataset mine, train split: inputs are a Tensor; they must be a NumPy array"),
     ("dataset=lists", 3, "dataset mine, train split: targets are a list; they must be a NumPy array"),
+    ("dataset=empty", 3, "dataset mine, train split: inputs are an empty dict; they must be arrays by name$"),
     (
         "dataset=bare",
         3,
@@ -179,6 +191,7 @@ CASES = [
     ("dataset=uneven", 3, "dataset mine, train split: 9 inputs but 20 targets$"),
     ("dataset=no_train", 3, "dataset mine: it has no train split$"),
     ("dataset=no_task", 3, "dataset mine: its task is 'ranking'"),
+    ("dataset=no_classes", 3, "dataset mine: classification needs at least two classes, found none$"),
 ]
 
 
@@ -232,6 +245,14 @@ def held_out(x: np.ndarray) -> dict[str, np.ndarray]:
     return {
         f"{axis}_{split}": array for split in ("val", "test") for axis, array in (("x", x), ("y", np.arange(60) % 2))
     }
+
+
+def test_predict_is_for_one_input(trainkit_here: CommandHere) -> None:
+    train = trainkit_here("train", *FAST, "dataset=two", "model=sum", "hydra.run.dir=run")
+    assert train.code == 0, train.err
+    done = trainkit_here("predict", "ckpt=run", "plugins=[mine]", "input=mine.py")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "trainkit: error: predict is for models of one input, this one takes a, b\n"
 
 
 def test_lbfgs_with_channels_last_is_refused(trainkit_here: CommandHere) -> None:

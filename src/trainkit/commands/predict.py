@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,13 @@ import torch
 from trainkit import build, storage
 from trainkit.config.frame import Predict
 from trainkit.console.console import Console
-from trainkit.data.loaders import Normalize
 from trainkit.data.placement import default_workers
-from trainkit.data.spec import DataSpec, TargetSpec
+from trainkit.data.spec import TargetSpec
 from trainkit.errors import ConfigError, DataError, ResourceError
 from trainkit.predict import inputs, rows
 from trainkit.predict.inputs import Batch
-from trainkit.predict.model import restore_model
+from trainkit.predict.model import Outputs, build_outputs, restore_model
 from trainkit.predict.writers import FORMATS, Fields, Row, Stream
-from trainkit.randomness import reseed
 from trainkit.run_folders import rundir
 from trainkit.tasks.base import task_of
 from trainkit.text import pass_on, say
@@ -33,8 +30,6 @@ from trainkit.training.speed import mirrored
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _SHOWN = 20  # failures that are told one by one
-
-Outputs = Callable[[torch.Tensor], torch.Tensor]
 
 
 def predict(config: Predict, *, as_json: bool) -> None:
@@ -48,12 +43,16 @@ def predict(config: Predict, *, as_json: bool) -> None:
         storage.check_output(config.output, config.overwrite)
     device = build.build_device(config)
     model, spec, _ = restore_model(config.model, config.ckpt)
+    if len(spec.inputs) > 1:
+        raise ConfigError(f"predict is for models of one input, this one takes {', '.join(spec.inputs)}")
     task = task_of(spec.target)
     if config.topk > 1 and not task.ranks:
         raise ConfigError(f"topk={config.topk}: a {task.name} model does not choose one of its classes; leave topk out")
     inputs.check(arguments, spec.input)
     workers = default_workers(device) if config.workers == "auto" else config.workers
-    outputs_of = build_outputs(config, model, spec, device)
+    mirror = build.mirrors(config, spec, "of the model")
+    forward = build.build_forward(config, model.to(device), spec, device)
+    outputs_of = build_outputs(mirrored(forward) if mirror else forward, spec, device, config.seed)
     numbered = any(map(rows.table_suffix, arguments))
     columns: Fields = {"input": str, **({"row": int} if numbered else {}), **task.fields(spec.target, topk=config.topk)}
     done = failed = 0
@@ -118,26 +117,6 @@ def destination(output: Path | None) -> Iterator[Stream]:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more at exit
         raise ResourceError(f"cannot write to stdout ({error.strerror})") from error
-
-
-def build_outputs(config: Predict, model: torch.nn.Module, spec: DataSpec, device: torch.device) -> Outputs:
-    """Raw inputs on the host -> what the rows tell, on the host: what the task's head makes of the model's outputs, in
-    the target's own unit and type."""
-    mirror = build.mirrors(config, spec, "of the model")
-    forward = build.build_forward(config, model.to(device), spec, device)
-    forward = mirrored(forward) if mirror else forward
-    normalize = Normalize(spec, device)
-    head = task_of(spec.target).head(spec.target)
-    passes = itertools.count()
-
-    @torch.inference_mode()
-    def outputs_of(raw: torch.Tensor) -> torch.Tensor:
-        inputs = normalize.inputs(raw.to(device))
-        reseed(device, config.seed, "eval", next(passes))
-        outputs = forward(inputs)
-        return normalize.original(outputs if head is None else head(outputs))
-
-    return outputs_of
 
 
 def predicted(batch: Batch, outputs_of: Outputs, target: TargetSpec, topk: int) -> list[Row]:

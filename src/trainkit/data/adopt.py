@@ -9,7 +9,7 @@ import numpy as np
 
 from trainkit.data.dataset import Data
 from trainkit.data.spec import TARGET, DataSpec, TargetSpec, named
-from trainkit.data.splits import Split
+from trainkit.data.splits import Split, in_memory
 from trainkit.errors import CheckpointError
 from trainkit.tasks.base import task_of
 
@@ -48,8 +48,13 @@ def _reorder(data: Data, name: str, ours: list[str], target: TargetSpec, path: P
         raise CheckpointError(f"dataset {data.name} has class '{missing[0]}', which '{path}' does not know")
     order = np.array([places[one] for one in ours])
     for split in data.splits.values():
-        columns = named(split.targets, TARGET)
-        _put(split, name, task_of(target).reorder(columns[name], order))
+        column = named(split.targets, TARGET)[name]
+        if not in_memory(column):
+            told = ", ".join(theirs[:10])
+            raise CheckpointError(
+                f"dataset {data.name} is read with its classes in another order than '{path}': {told}"
+            )
+        _put(split, name, task_of(target).reorder(column, order))
 
 
 def _put(split: Split, name: str, column: Any) -> None:

@@ -38,7 +38,7 @@ def read_arrays(path: Path, limit: int) -> dict[str, NDArray[Any]]:
                 needed = sum(member.file_size for member in archive.infolist())
                 if needed > limit:  # gigabytes of zeros can be packed into megabytes
                     raise ResourceError(f"{path}: unpacks to {needed:,} bytes, and {limit:,} of memory may be taken")
-                return {name: _array(archive, name) for name in names(archive)}
+                return {name: read_array(archive, name) for name in names(archive)}
         except DAMAGE as error:
             raise ValueError(reason(error)) from error
 
@@ -70,7 +70,8 @@ def read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.d
     return shape, fortran, dtype
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+def read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """One of the arrays. Raises ValueError as `read_header` does."""
     member = f"{name}.npy"
     size = archive.getinfo(member).file_size
     with archive.open(member) as file:

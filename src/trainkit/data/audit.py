@@ -22,7 +22,7 @@ from trainkit.data.images.files import Files
 from trainkit.data.spec import INPUT, TARGET, named
 from trainkit.data.splits import Array, Split, in_memory
 from trainkit.errors import DataError
-from trainkit.tasks.base import task_of
+from trainkit.tasks.base import listed, task_of
 
 BATCH = 256
 EXAMPLES = 5  # pairs of duplicates that are named
@@ -118,7 +118,7 @@ def _judge_values(data: Data, result: Audit) -> None:
             low, high = values.min(axis=0), values.max(axis=0)
             constant = np.flatnonzero(low == high)
             if len(constant):
-                result.warnings.append(f"constant in train: columns {_listed(constant.tolist())}")
+                result.warnings.append(f"constant in train: columns {listed(constant.tolist())}")
             result.facts["columns"] = {"min": low.tolist(), "max": high.tolist()}
 
 
@@ -226,7 +226,3 @@ def _targets_of(split: Split, row: int) -> Any:
     """The targets of a sample, as one array; empty where they are unread."""
     columns = [column for column in named(split.targets, TARGET).values() if in_memory(column)]
     return np.concatenate([np.asarray(column[row]).reshape(-1) for column in columns]) if columns else np.empty(0)
-
-
-def _listed(items: list[Any]) -> str:
-    return ", ".join(map(str, items[:10])) + (", …" if len(items) > 10 else "")

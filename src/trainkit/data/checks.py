@@ -34,6 +34,8 @@ def refuse_other_kinds(found: Any, name: str) -> None:
             raise DataError(f"{where}: {what}; a TargetSpec has one of the tasks {known}")
     for split, part in found.splits.items():
         for what, columns in (("inputs", named(part.inputs, INPUT)), ("targets", named(part.targets, TARGET))):
+            if not columns:
+                raise DataError(f"{where}, {split} split: {what} are an empty dict; they must be arrays by name")
             strange = [column for column in columns.values() if not _is_column(column)]
             if strange:
                 told = f"{what} are {kind_of(strange[0])}"
@@ -52,11 +54,13 @@ def _is_column(column: Any) -> bool:
 def finish(data: Data) -> Data:
     """Check every split and compute what is missing of the train split's statistics; returns `data`.
 
-    A constant feature or channel gets std 1 and a note, so that scaling never divides by zero. Raises DataError with a
-    line for each split at fault, naming the row.
+    A constant feature or channel gets std 1 and a note, so that scaling never divides by zero. Raises DataError for a
+    target that no split can have, or with a line for each split at fault, naming the row.
     """
     if "train" not in data.splits:
         raise DataError(f"dataset {data.name}: it has no train split")
+    for target in data.spec.targets.values():
+        task_of(target).check_target(target, f"dataset {data.name}")
     faults: list[str] = []
     for name, split in data.splits.items():
         try:
@@ -177,6 +181,10 @@ def _complete_target(data: Data, spec: TargetSpec, values: Array | None) -> Targ
         raise DataError(f"dataset {data.name}: targets {UNKNOWN.format('standardize')}")
     if values is None or values.dtype.kind != "f":
         return spec
+    if values.ndim > 2:  # which no list of numbers describes
+        if spec.standardize:
+            raise DataError(f"dataset {data.name}: targets {values.shape} are no rows: give standardize=False")
+        return spec
     spec = dataclasses.replace(spec, dtype=str(values.dtype))
     mean, std = target_stats(values)
     std = np.where(_is_constant(mean, std), std.dtype.type(1), std)  # a constant target keeps its scale
@@ -187,11 +195,7 @@ def _channel_stats(split: Split, column: Any) -> tuple[Array, Array]:
     """Mean and deviation of an input, per channel or feature: float32 (C,) each."""
     if not in_memory(column) or (split.moments is not None and column.dtype == np.uint8):
         return moment_stats(split)
-    if column.dtype == np.uint8 or column.ndim == 2:
-        return input_stats(column)
-    axes = (0, *range(2, column.ndim))
-    mean, std = column.mean(axis=axes, dtype=np.float64), column.std(axis=axes, dtype=np.float64)
-    return mean.astype(np.float32), std.astype(np.float32)
+    return input_stats(column)
 
 
 def _is_constant(mean: Array, std: Array) -> Array:

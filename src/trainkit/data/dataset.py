@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, Kind, TargetSpec, named
+from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, Kind, TargetSpec, named, unwrap
 from trainkit.data.splits import Array, Column, Split, in_memory, split_indices
 from trainkit.errors import DataError
 from trainkit.randomness import numpy_generator
@@ -46,14 +46,15 @@ class Data:
     ) -> None:
         if not isinstance(self.splits, dict) or "train" not in self.splits:
             raise DataError(f"dataset {self.name}: it has no train split")
+        targets = dict(named(unwrap(target), TARGET))
         self.splits = {
-            name: _as_split(split, f"dataset {self.name}: its {name} split") for name, split in self.splits.items()
+            name: _as_split(split, f"dataset {self.name}", name, targets) for name, split in self.splits.items()
         }
         if inputs is None:
             columns = named(self.splits["train"].inputs, INPUT)
             known = {name: column for name, column in columns.items() if hasattr(column, "dtype")}
             inputs = {name: describe_input(column, **self._known(column)) for name, column in known.items()}
-        self.spec = DataSpec(dict(named(inputs, INPUT)), dict(named(target, TARGET)))
+        self.spec = DataSpec(dict(named(unwrap(inputs), INPUT)), targets)
 
     def _known(self, column: Column) -> dict[str, Any]:
         # what a torch Dataset gives as float32 is what its transforms have made for the model
@@ -61,16 +62,16 @@ class Data:
         return {"normalize": False} if read_later and str(column.dtype) == "float32" else {}
 
 
-def _as_split(split: Any, where: str) -> Split:
+def _as_split(split: Any, where: str, name: str, targets: dict[str, TargetSpec]) -> Split:
     """A split, or a torch Dataset as one. Raises DataError for anything else."""
     if isinstance(split, Split):
         return split
     if isinstance(split, (tuple, list, dict)) or not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
         wanted = "a trainkit.data.splits.Split, or a torch Dataset with a length"
-        raise DataError(f"{where} is {kind_of(split)}; it must be {wanted}")
+        raise DataError(f"{where}: its {name} split is {kind_of(split)}; it must be {wanted}")
     from trainkit.data.mapped import Mapped
 
-    return Mapped(split)
+    return Mapped(split, specs=targets, where=f"{where}, {name} split")
 
 
 def kind_of(value: Any) -> str:

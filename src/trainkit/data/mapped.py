@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from trainkit.data.spec import INPUT, TARGET
+from trainkit.data.spec import INPUT, TARGET, TargetSpec, named, unwrap
 from trainkit.data.splits import Array, Arrays, Split
 from trainkit.errors import DataError, ResourceError
 from trainkit.randomness import key
+from trainkit.tasks.base import task_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,11 +51,20 @@ class Unread:
 class Mapped(Split):
     """The samples of a torch Dataset at `rows` (None: all), read by `workers` processes.
 
+    specs: of its targets by name, by which each batch is checked when it is read. where: how what is said of it begins.
     Raises DataError when it holds no sample, or samples that are no (input, target) pairs of numbers or dicts of them.
     """
 
-    def __init__(self, dataset: Dataset[Any], rows: Array | None = None, workers: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        rows: Array | None = None,
+        workers: int = 0,
+        specs: dict[str, TargetSpec] | None = None,
+        where: str = "",
+    ) -> None:
         self.dataset = dataset
+        self.specs, self.where = specs or {}, where
         self.rows = np.arange(len(dataset)) if rows is None else rows  # type: ignore[arg-type]
         self.workers = workers
         if not len(self.rows):
@@ -73,10 +83,10 @@ class Mapped(Split):
         return f"workers={2 * self.workers or 1}, or less work in {type(self.dataset).__name__}.__getitem__"
 
     def without_workers(self) -> Mapped:
-        return Mapped(self.dataset, self.rows, 0)
+        return Mapped(self.dataset, self.rows, 0, self.specs, self.where)
 
     def take(self, index: Array) -> Mapped:
-        return Mapped(self.dataset, self.rows[index], self.workers)
+        return Mapped(self.dataset, self.rows[index], self.workers, self.specs, self.where)
 
     def batches(self, indices: Sequence[Array], seed: int = 0, epoch: int = 0) -> Iterator[tuple[Arrays, Arrays]]:
         loader: DataLoader[Any] = DataLoader(
@@ -86,16 +96,38 @@ class Mapped(Split):
             collate_fn=collate,
         )
         try:
-            for found in _outlived(loader):
+            for index, found in zip(indices, _outlived(loader), strict=True):
                 if isinstance(found, DataError):
                     raise found
-                yield _numpy(found[0]), _numpy(found[1])
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            if not self.workers or str(error).startswith("Caught "):  # the data set's own
+                inputs, targets = map(_numpy, found)
+                self._check(targets, self.rows[index])
+                yield inputs, targets
+        except Exception as error:
+            if str(error).startswith("Caught "):  # by a worker, from the data set: the text ends with the note above
+                error.add_note(str(error).rstrip().splitlines()[-1])
+            if not isinstance(error, (RuntimeError, ConnectionError, EOFError)) or hasattr(error, "__notes__"):
                 raise
             reason = " ".join(str(error).split()).rstrip(". ") or type(error).__name__
             advice = "if memory ran out, lower workers or batch_size"
             raise ResourceError(f"a worker that reads samples has ended ({reason}); {advice}") from error
+
+    def _check(self, targets: Arrays, rows: Array) -> None:
+        """Raise DataError, naming the row of the data set, for a target that is not its task's."""
+        for name, column in named(targets, TARGET).items():
+            spec = self.specs.get(name)
+            if spec is None:
+                continue
+            try:
+                task_of(spec).check(column, spec, self.where)
+            except DataError:
+                for place, row in enumerate(rows):
+                    try:
+                        task_of(spec).check(column[place : place + 1], spec, "")
+                    except DataError as fault:
+                        if "row 0" not in str(fault):  # but of all
+                            break
+                        raise DataError(self.where + str(fault).replace("row 0", f"row {row}", 1)) from None
+                raise
 
     def digest(self) -> str:
         """SHA-256 of the number of samples and of some of them, evenly spaced."""
@@ -137,6 +169,9 @@ class _Keyed(Dataset[Any]):
             return as_pair(self.dataset[row], self.dataset)
         except DataError as error:
             return error
+        except Exception as error:
+            error.add_note(f"dataset {type(self.dataset).__name__}, asked for sample {row},")
+            raise
         finally:
             torch.set_rng_state(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
@@ -161,7 +196,7 @@ def as_pair(sample: Any, dataset: Any) -> tuple[Any, Any]:
 
 def _tensors(value: Any, where: str) -> Tensor | dict[str, Tensor]:
     if isinstance(value, dict):
-        return {str(name): _tensor(one, f"{where} '{name}'") for name, one in value.items()}
+        return unwrap({str(name): _tensor(one, f"{where} '{name}'") for name, one in value.items()})
     return _tensor(value, where)
 
 
@@ -193,6 +228,10 @@ def collate(samples: list[tuple[Any, Any] | DataError]) -> tuple[Any, Any] | Dat
 
 
 def _stack(values: list[Any], name: str) -> Any:
+    forms = {frozenset(value) if isinstance(value, dict) else None for value in values}
+    if len(forms) > 1:
+        told = sorted("none" if form is None else ", ".join(sorted(form)) for form in forms)
+        raise DataError(f"samples of {name} have different names, {' and '.join(told[:2])}: give each the same")
     if isinstance(values[0], dict):
         return {key: _stack([value[key] for value in values], key) for key in values[0]}
     shapes = {tuple(value.shape) for value in values}

@@ -151,6 +151,11 @@ def describe(spec: DataSpec) -> str:
     return f"{inputs}, {' and '.join(one.task for one in spec.targets.values())}"
 
 
+def unwrap(tree: Value | dict[str, Value]) -> Value | dict[str, Value]:
+    """A dict of one as that one: a name tells it from others, and there are none."""
+    return next(iter(tree.values())) if isinstance(tree, dict) and len(tree) == 1 else tree
+
+
 def named(tree: Value | dict[str, Value], name: str) -> dict[str, Value]:
     """A value that may be several by name, as a mapping: the only one is called `name`."""
     return tree if isinstance(tree, dict) else {name: tree}

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from trainkit.data.spec import INPUT, TARGET, named
+from trainkit.data.spec import INPUT, TARGET, named, unwrap
 from trainkit.randomness import numpy_generator
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ Columns: TypeAlias = "Any"  # a column, or several by name
 
 @dataclasses.dataclass
 class Split:
-    """Samples and their targets: a column each, or several by name.
+    """Samples and their targets: a column each, or several by name (of which one alone is the column itself).
 
     moments: of images, where known: int64 (N, C, 2), each one's sum of pixels and of squared pixels per channel.
     names: what samples are called where not by their rows: paths of their files, object (N,).
@@ -53,6 +53,9 @@ class Split:
     targets: Columns
     moments: Array | None = None
     names: Array | None = None
+
+    def __post_init__(self) -> None:
+        self.inputs, self.targets = unwrap(self.inputs), unwrap(self.targets)
 
     def __len__(self) -> int:
         return len(next(iter(named(self.targets, TARGET).values())))
@@ -76,7 +79,7 @@ class Split:
     def without_workers(self) -> Split:
         """The same samples, read in this process: for a few of them workers would take longer to start."""
         inputs = {name: getattr(c, "without_workers", lambda c=c: c)() for name, c in named(self.inputs, INPUT).items()}
-        return Split(inputs if isinstance(self.inputs, dict) else inputs[INPUT], self.targets, self.moments, self.names)
+        return Split(inputs, self.targets, self.moments, self.names)
 
     def batches(self, indices: Sequence[Array], seed: int = 0, epoch: int = 0) -> Iterator[tuple[Arrays, Arrays]]:
         """Inputs and targets of the samples of each index array, in the order asked.
@@ -169,7 +172,7 @@ def split_indices(
 
 
 def input_stats(inputs: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation, float32, per channel of uint8 images (pixel / 255) or per feature of a table.
+    """Mean and standard deviation, float32, per channel of images or series (uint8: pixel / 255) or feature of a table.
 
     Pixels are counted, not summed in floating point, so the result does not depend on the order of summation.
     """
@@ -179,7 +182,8 @@ def input_stats(inputs: Array) -> tuple[Array, Array]:
         counts = np.stack([np.bincount(inputs[:, c].reshape(-1), minlength=256) for c in range(inputs.shape[1])])
         levels = np.arange(256)
         return _pixel_stats(np.stack([counts @ levels, counts @ levels**2], axis=1), inputs[:, 0].size)
-    mean, std = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
+    axes = (0, *range(2, inputs.ndim))
+    mean, std = inputs.mean(axis=axes, dtype=np.float64), inputs.std(axis=axes, dtype=np.float64)
     return mean.astype(np.float32), std.astype(np.float32)
 
 

@@ -1,7 +1,9 @@
-"""A model out of a checkpoint, and what it says of raw inputs that are in memory already."""
+"""A model out of a checkpoint, and what it says of raw inputs."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ from torch import nn
 from trainkit.build import component, facts_of
 from trainkit.checkpoints import checkpoint
 from trainkit.config.frame import Choice
+from trainkit.data.batch import Tree, map_tree
 from trainkit.data.loaders import Normalize, tensors
-from trainkit.data.spec import INPUT, DataSpec, named
+from trainkit.data.spec import INPUT, DataSpec, named, unwrap
 from trainkit.errors import CheckpointError, DataError
 from trainkit.randomness import reseed
 from trainkit.tasks.base import find_task, task_of
-from trainkit.training.speed import prepare
+from trainkit.training.speed import Forward, prepare
 
+Outputs = Callable[[Tree], torch.Tensor]
 CPU = torch.device("cpu")
 
 
@@ -36,29 +40,37 @@ def restore_model(choice: Choice, ckpt: Path) -> tuple[nn.Module, DataSpec, dict
     return model.eval(), spec, meta
 
 
-@torch.inference_mode()
+def build_outputs(forward: Forward, spec: DataSpec, device: torch.device, seed: int) -> Outputs:
+    """Raw inputs on the host -> what the task's head makes of the outputs, on the host, in the target's own unit."""
+    normalize, head = Normalize(spec, device), task_of(spec.target).head(spec.target)
+    passes = itertools.count()
+
+    @torch.inference_mode()
+    def outputs_of(raw: Tree) -> torch.Tensor:
+        inputs = normalize.inputs(map_tree(lambda tensor: tensor.to(device), raw))
+        reseed(device, seed, "eval", next(passes))
+        outputs = forward(inputs)
+        return normalize.original(outputs if head is None else head(outputs))
+
+    return outputs_of
+
+
 def predict(module: nn.Module, spec: DataSpec, inputs: Any, batch_size: int) -> Any:
     """The task's head of the outputs for raw inputs (N, …), an array or several by name, in the target's own unit.
 
     Raises DataError for inputs of another shape or type than the model was trained on.
     """
-    columns = named(inputs, INPUT)
+    columns = named(unwrap(inputs) if len(spec.inputs) == 1 else inputs, INPUT)
     if list(columns) != list(spec.inputs):
         raise DataError(f"the inputs are {', '.join(columns)}; the model takes {', '.join(spec.inputs)}")
     arrays = {name: _array(name, value, spec) for name, value in columns.items()}
     lengths = {len(array) for array in arrays.values()}
     if len(lengths) > 1 or 0 in lengths:
         raise DataError(f"the inputs have {' and '.join(map(str, sorted(lengths)))} samples")
-    forward = prepare(module.eval(), CPU, several=len(arrays) > 1)
-    normalize, head = Normalize(spec, CPU), task_of(spec.target).head(spec.target)
-    told = []
-    for number, start in enumerate(range(0, lengths.pop(), batch_size)):
-        part = {name: array[start : start + batch_size] for name, array in arrays.items()}
-        batch = normalize.inputs(tensors(part if isinstance(inputs, dict) else part[next(iter(part))]))
-        reseed(CPU, 0, "eval", number)
-        outputs = forward(batch)
-        told.append(normalize.original(outputs if head is None else head(outputs)))
-    return torch.cat(told).numpy()
+    outputs_of = build_outputs(prepare(module.eval(), CPU, several=len(arrays) > 1), spec, CPU, 0)
+    starts = range(0, lengths.pop(), batch_size)
+    parts = ({name: array[start : start + batch_size] for name, array in arrays.items()} for start in starts)
+    return torch.cat([outputs_of(tensors(unwrap(part))) for part in parts]).numpy()
 
 
 def _array(name: str, value: Any, spec: DataSpec) -> Any:

@@ -203,7 +203,8 @@ def _array(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[Array]:
             raise DataError(f"{name} holds one number; save rows of numbers")
         yield np.empty((0, *shape[1:]), dtype)
         if fortran and len(shape) > 1:  # its rows are spread over the whole file
-            yield from _whole(archive, name, size)
+            whole = arrays.read_array(archive, name)
+            yield from (np.ascontiguousarray(whole[start : start + size]) for start in range(0, len(whole), size))
             return
         row = math.prod(shape[1:]) * dtype.itemsize
         for start in range(0, shape[0], size):
@@ -212,13 +213,6 @@ def _array(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[Array]:
             if len(content) != count * row:
                 raise DataError(f"{name} ends before its row {shape[0] - 1}")
             yield np.frombuffer(bytearray(content), dtype).reshape(count, *shape[1:])  # bytes could not be written to
-
-
-def _whole(archive: zipfile.ZipFile, name: str, size: int) -> Iterator[Array]:
-    with archive.open(f"{name}.npy") as file:
-        array = np.lib.format.read_array(file, allow_pickle=False)
-    for start in range(0, len(array), size):
-        yield np.ascontiguousarray(array[start : start + size])
 
 
 def _parquet(path: str, wanted: Wanted, size: int) -> Iterator[Block]:

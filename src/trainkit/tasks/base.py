@@ -138,6 +138,9 @@ class Task:
 
     # data, in NumPy ----------------------------------------------------------------------------------------------
 
+    def check_target(self, target: TargetSpec, where: str) -> None:
+        """Raise DataError beginning with `where` for a target that no samples can have: it has too few classes."""
+
     def check(self, targets: NDArray[Any], target: TargetSpec, where: str) -> None:
         """Raise DataError beginning with `where`, and naming the row, for targets that are not this task's."""
         raise NotImplementedError

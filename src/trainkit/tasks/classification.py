@@ -35,12 +35,16 @@ class Classification(Task):
     output = "logits"
     ranks = True
 
+    def check_target(self, target: TargetSpec, where: str) -> None:
+        classes = target.classes or []
+        if len(classes) < 2:
+            found = f"only '{classes[0]}'" if classes else "none"
+            raise DataError(f"{where}: {self.name} needs at least two classes, found {found}")
+
     def check(self, targets: NDArray[Any], target: TargetSpec, where: str) -> None:
         if targets.ndim != 1 or targets.dtype.kind not in "iu":
             raise DataError(f"{where}: labels are {targets.dtype} {targets.shape}; they must be integers of shape (N,)")
-        if len(targets) and (targets < 0).all():  # of which no class could be counted
-            raise DataError(f"{where}: the label in row 0 is {targets[0]}, outside 0..; classes count from 0")
-        num_classes = count_classes(target, where)
+        num_classes = self.num_outputs(target)
         wrong = (targets < 0) | (targets >= num_classes)
         if wrong.any():
             row = int(wrong.argmax())
@@ -249,12 +253,3 @@ def likeliest(probabilities: list[float], names: list[str]) -> dict[str, Any]:
     for place, (name, value) in enumerate(zip(names, probabilities, strict=True)):
         row |= {f"class{nth(place)}": name, f"probability{nth(place)}": value}
     return row
-
-
-def count_classes(target: TargetSpec, where: str) -> int:
-    """How many classes a target has. Raises DataError for fewer than two."""
-    classes = target.classes or []
-    if len(classes) < 2:
-        found = f"only '{classes[0]}'" if classes else "none"
-        raise DataError(f"{where}: {target.task} needs at least two classes, found {found}")
-    return len(classes)

@@ -8,7 +8,7 @@ from trainkit.data.spec import TargetSpec
 from trainkit.errors import DataError
 from trainkit.registry import register
 from trainkit.tasks.base import Task
-from trainkit.tasks.classification import Classification, count_classes
+from trainkit.tasks.classification import Classification
 from trainkit.tasks.rows import check_rows
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Soft(Classification):
     losses: ClassVar[tuple[str, ...]] = ("kl_div", "cross_entropy")
 
     def check(self, targets: NDArray[Any], target: TargetSpec, where: str) -> None:
-        check_rows(targets, count_classes(target, where), self.name, where)
+        check_rows(targets, self.num_outputs(target), self.name, where)
         wrong = (targets < 0).any(axis=1) | (abs(targets.sum(axis=1) - 1) > 1e-3)
         if wrong.any():
             row = int(wrong.argmax())

@@ -141,23 +141,23 @@ def test_color_matrix_against_torchvision_one_image_at_a_time() -> None:
         reference.adjust_contrast(images[1], 0.6),
         reference.adjust_saturation(images[2], 1.4),
     ]
-    assert torch.allclose(changed, torch.stack(expected), atol=2e-3)  # torchvision's grey has four digits
+    assert torch.allclose(changed, torch.stack(expected), atol=2e-3)  # torchvision's gray has four digits
 
 
-def test_hue_turns_colors_about_grey_at_constant_brightness() -> None:
+def test_hue_turns_colors_about_gray_at_constant_brightness() -> None:
     mean, ones = torch.zeros(2, 3), torch.ones(2, 3)
     third = 2 * math.pi / 3
     matrix, offset = pixels.color_matrix(mean, ones, torch.tensor([third, 1.1]))
     assert torch.equal(offset, torch.zeros(2, 3))
     assert torch.allclose(matrix @ torch.ones(3), torch.ones(2, 3), atol=1e-6)
-    grey = torch.tensor(pixels.GREY)
-    assert torch.allclose(grey @ matrix, grey.expand(2, 3), atol=1e-6)
+    gray = torch.tensor(pixels.GRAY)
+    assert torch.allclose(gray @ matrix, gray.expand(2, 3), atol=1e-6)
     assert torch.allclose(torch.linalg.matrix_power(matrix[0], 3), torch.eye(3), atol=1e-5)  # a whole turn
     red = torch.tensor([1.0, 0.0, 0.0])
     assert int((matrix[0] @ red).argmax()) != 0
 
 
-def test_color_of_grey_images_and_within_range() -> None:
+def test_color_of_gray_images_and_within_range() -> None:
     images = photos(40, channels=1)
     changed = pixels.color(1, 0.9, 0.5, 0, 0)(images, draw(40))
     assert changed.min() >= 0 and changed.max() <= 255
@@ -226,6 +226,15 @@ def test_mixed_targets_count_in_training_accuracy_and_loss() -> None:
     correct = sum(int(row.argmax()) == int(target.argmax()) for row, target in zip(logits, soft, strict=True))
     assert meter.read() == {"loss": pytest.approx(float(loss)), "accuracy": correct / 300}
     assert not torch.equal(soft.argmax(dim=1), labels)
+
+
+def test_of_several_inputs_the_first_is_changed() -> None:
+    """As `in_shape` is the shape of the first."""
+    images, other = photos(6), torch.arange(6)
+    batch = build(flip=0.5)(Batch({"photo": images, "age": other}, other % 4, other), lambda x: x, draw(6))
+    alone, _ = applied(build(flip=0.5), images, other % 4, lambda x: x, draw(6))
+    assert isinstance(batch.inputs, dict)
+    assert torch.equal(batch.inputs["photo"], alone) and batch.inputs["age"] is other
 
 
 def test_class_probabilities_are_mixed_as_they_are() -> None:

@@ -208,6 +208,7 @@ def changed(array: np.ndarray, row: int, value: Any) -> np.ndarray:
         ({"task": "multilabel"}, {"x": X, "y": LABELS}, "only 0 and 1; row 2"),
         ({"task": "regression"}, {"x": X, "y": np.array(["a"] * 30)}, "regression needs numbers"),
         ({}, {"x": X, "y": LABELS * 0}, "at least two classes"),
+        ({}, {"x": X, "y": LABELS * 0 - 1}, "the label in row 0 is -1"),
     ],
 )
 def test_what_is_refused(file: Path, config: dict[str, Any], arrays: dict[str, Any], message: str) -> None:

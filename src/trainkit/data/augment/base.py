@@ -9,8 +9,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from trainkit.data.spec import INPUT
-
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
@@ -39,13 +37,13 @@ class Augment:
 
     pixels: on images (N, C, H, W), uint8 or float32 in 0..255. normalized: on what `normalize` makes of them, where 0
     is the training mean; they may work in place. mix: last, on inputs and targets; it returns soft targets (N, C).
-    input: the name of the images, where a sample has several inputs.
+    input: the name of the images, where a sample has several inputs; None: the first.
     """
 
     pixels: tuple[Change, ...] = ()
     normalized: tuple[Change, ...] = ()
     mix: Mix | None = None
-    input: str = INPUT
+    input: str | None = None
 
     def __call__(self, batch: Batch, normalize: Callable[[Tree], Tree], draw: Draw) -> Batch:
         """The batch as the model and the loss take it."""
@@ -63,7 +61,7 @@ class Augment:
         return self._with(inputs, images)
 
     def _images(self, inputs: Tree) -> Tensor:
-        return inputs[self.input] if isinstance(inputs, dict) else inputs
+        return inputs[self.input or next(iter(inputs))] if isinstance(inputs, dict) else inputs
 
     def _with(self, inputs: Tree, images: Tensor) -> Tree:
-        return {**inputs, self.input: images} if isinstance(inputs, dict) else images
+        return {**inputs, self.input or next(iter(inputs)): images} if isinstance(inputs, dict) else images

@@ -1,8 +1,4 @@
-"""Augmentation as batched tensor code on the device, every sample with its own parameters.
-
-A builder returns an `Augment`: what happens to a training batch on its way to the model. Nothing in it depends on
-what came before: a `Draw` holds all that a batch's changes may be a function of.
-"""
+"""Augmentation of images as batched tensor code on the device, every sample with its own parameters."""
 
 from __future__ import annotations
 
@@ -50,7 +46,7 @@ def image(
     """Any of: mirror, crop, turn, colors, cutout, mixup, cutmix.
 
     They follow each other in the order of the arguments; what is 0 is absent. Each is described where it is made, in
-    `data/pixels.py` and `data/mixing.py`. With both mixup and cutmix, each sample gets one of them.
+    `pixels.py` and `mixing.py`. With both mixup and cutmix, each sample gets one of them.
 
     Raises ConfigError when a change does not fit images of `in_shape`.
     """

@@ -35,10 +35,10 @@ def _span(length: int, start: Tensor, size: int | Tensor) -> Tensor:
 
 
 def mix(mixup: float, cutmix: float, num_classes: int) -> Mix:
-    """Mix every sample with its neighbour in the batch, which is a random one, and the targets in the same shares.
+    """Mix every sample with its neighbor in the batch, which is a random one, and the targets in the same shares.
 
     mixup: the images are blended with a weight drawn from Beta(mixup, mixup) (Zhang et al. 2018, arXiv:1710.09412).
-    cutmix: a rectangle comes from the neighbour, whose share of the area is drawn from Beta(cutmix, cutmix) before it
+    cutmix: a rectangle comes from the neighbor, whose share of the area is drawn from Beta(cutmix, cutmix) before it
     is cut off at the border (Yun et al. 2019, arXiv:1905.04899). 0 is off; with both, a coin decides per sample.
     Class labels (N,) and class probabilities (N, C) become class probabilities.
     """

@@ -1,4 +1,4 @@
-"""Changes of images before they are normalized: position, shape, color. `data/augment.py` has them as config.
+"""Changes of images before they are normalized: position, shape, color. `image.py` has them as config.
 
 Each function returns a change (images, draw) -> images of shape (N, C, H, W): uint8, or float32 in 0..255.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Border = Literal["zero", "reflect"]
 
-GREY = [0.299, 0.587, 0.114]  # ITU-R BT.601: the share of red, green and blue in brightness
+GRAY = [0.299, 0.587, 0.114]  # ITU-R BT.601: the share of red, green and blue in brightness
 
 
 def flip_crop(flip: float | Literal["alternate"], padding: int, border: Border) -> Change:
@@ -109,7 +109,7 @@ def color(channels: int, brightness: float, contrast: float, saturation: float, 
     """Change brightness, contrast, saturation and hue, each uniformly about "as it is"; the result is float32.
 
     brightness, contrast, saturation: the factor lies in 1 - value .. 1 + value, and is at least 0. hue: largest part
-    of a full turn about the grey axis, either way, at constant brightness. The four follow each other in this order.
+    of a full turn about the gray axis, either way, at constant brightness. The four follow each other in this order.
 
     All four are linear in a pixel's channels, so one small matrix per image does them in one product. Values are
     clipped to 0..255 once, at the end.
@@ -134,17 +134,17 @@ def color_matrix(mean: Tensor, factors: Tensor, hue: Tensor) -> tuple[Tensor, Te
     """
     brightness, contrast, saturation = factors.unbind(1)
     channels = mean.shape[1]
-    grey = mean.new_tensor(GREY) if channels == 3 else mean.new_full((channels,), 1 / channels)
+    gray = mean.new_tensor(GRAY) if channels == 3 else mean.new_full((channels,), 1 / channels)
     eye = torch.eye(channels, device=mean.device)
     matrix = (brightness * contrast).view(-1, 1, 1) * eye
     # contrast is about the image's mean brightness, which saturation and hue leave as it is
-    offset = (mean @ grey * brightness * (1 - contrast)).unsqueeze(1).expand_as(mean)
+    offset = (mean @ gray * brightness * (1 - contrast)).unsqueeze(1).expand_as(mean)
     if channels == 3:
-        to_grey = grey.expand(3, 3)
+        to_gray = gray.expand(3, 3)
         kept, turn = saturation.view(-1, 1, 1), hue.view(-1, 1, 1)
-        # a turn in the plane of equal brightness: the cross product with the grey axis, less what would change it
+        # a turn in the plane of equal brightness: the cross product with the gray axis, less what would change it
         across = mean.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-        off_grey = eye - to_grey
-        turned = turn.cos() * off_grey + turn.sin() * (off_grey @ across)
-        matrix = (to_grey + kept * turned) @ matrix
+        off_gray = eye - to_gray
+        turned = turn.cos() * off_gray + turn.sin() * (off_gray @ across)
+        matrix = (to_gray + kept * turned) @ matrix
     return matrix, offset

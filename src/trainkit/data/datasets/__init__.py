@@ -1,1 +1,1 @@
-"""The data sets, a module for each kind. Every builder returns a `trainkit.data.splits.Data`."""
+"""The data sets, a module for each kind. Every builder returns a `trainkit.data.dataset.Data`."""

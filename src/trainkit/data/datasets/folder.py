@@ -79,7 +79,7 @@ def folder(
 
 @dataclasses.dataclass
 class ImageFolder:
-    """A folder of images, found and not read: a `data.splits.Source`."""
+    """A folder of images, found and not read: a `data.dataset.Source`."""
 
     root: Path
     classes: list[str]

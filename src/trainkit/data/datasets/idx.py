@@ -95,7 +95,6 @@ def _load(
     first_label: int = 0,
     mean_std: tuple[float, float] | None = None,
 ) -> Data:
-
     folder = data_dir / source.folder / "raw"
     wanted = [
         f"{source.prefix(split)}-{kind}" for split in ("train", "test") for kind in ("images-idx3", "labels-idx1")

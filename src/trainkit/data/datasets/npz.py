@@ -26,6 +26,7 @@ from trainkit.errors import DataError
 from trainkit.machine import free_host_memory
 from trainkit.registry import register
 from trainkit.schema import Fraction
+from trainkit.tasks.base import task_of
 
 if TYPE_CHECKING:
     from trainkit.data.images.files import Files
@@ -67,6 +68,7 @@ def npz(
         splits[split] = Split(to_inputs(x, where), _targets(y, chosen, names, where))
     width = 1 if names is not None else splits["train"].targets.shape[1]
     target = TargetSpec(chosen, names, width, standardize=chosen == "regression")
+    task_of(target).check_target(target, str(file))
     x = splits["train"].inputs
     columns = column_names(arrays["features"], x, str(file)) if "features" in arrays else None
     data = Data("npz", splits, target, describe_input(x, names=columns), notes=notes)
@@ -135,6 +137,8 @@ def _class_names(file: Path, targets: Array, task: Task, classes: list[str] | No
     if targets.dtype.kind == "U":
         return [str(name) for name in np.unique(targets)]
     last = targets.max()
+    if last < 0:
+        raise DataError(f"{file}: the label in row 0 is {targets.flat[0]}; classes count from 0")
     if last >= len(targets):  # also keeps a list of names from growing with a stray number such as a year
         row = int(np.argmax(targets.reshape(-1)))
         raise DataError(f"{file}: the label in row {row} is {last}, but {len(targets)} samples; labels must be 0..C-1")

@@ -52,7 +52,7 @@ def wine(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) -> D
 
 @register("dataset")
 def breast_cancer(data_dir: Path, split_seed: int, *, test_fraction: Fraction = 0.2) -> Data:
-    """569 tumours: 30 measurements of cell nuclei, float32 (N, 30); malignant or benign."""
+    """569 tumors: 30 measurements of cell nuclei, float32 (N, 30); malignant or benign."""
     classes = ["malignant", "benign"]
     return _classified("breast_cancer", "breast_cancer.csv", _BREAST_CANCER, classes, test_fraction, split_seed)
 
