@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,3 +159,16 @@ def test_plugin_that_does_not_import(beside: Path, text: str | None, reason: str
         (beside / "plugin_bad.py").write_text(text)
     with pytest.raises(ConfigError, match=rf"^plugins: cannot import 'plugin_bad' \({reason}"):
         import_plugins(["plugin_bad"])
+
+
+@pytest.mark.parametrize("group", registry.FAMILIES)
+def test_having_finds_every_argument(group: str) -> None:
+    schemas = {name: registry.get(group, name).schema for name in registry.names(group)}
+    for argument in {argument for schema in schemas.values() for argument in schema}:
+        assert registry.having(group, argument) == [name for name in schemas if argument in schemas[name]], argument
+
+
+def test_a_key_that_nothing_has_loads_no_numpy() -> None:
+    code = "import sys; from trainkit.cli import main; code = main(['train', 'nokey=1'])"
+    code += "; sys.exit(code if 'numpy' not in sys.modules else 1)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 2

@@ -1,4 +1,4 @@
-"""argv -> verb. The only place that prints errors and decides exit codes; imports only the standard library.
+"""argv -> verb: prints errors and decides exit codes, but for those of a run; imports only the standard library.
 
 Exit codes: 0 done, 1 internal error, a failed job of a sweep or export, 2 usage or config, 3 data, 4 checkpoint,
 5 numerics, 6 resources, 130 interrupted.

@@ -8,7 +8,7 @@
     ├── ResourceError    6  disk, memory, a folder that cannot be written
     └── Interrupted  128+n  stopped by signal n, at a point where nothing is lost
 
-A message says what, where and what to do, in one line. Only `cli.py` prints them.
+A message says what, where and what to do, in one line. `cli.py` prints them, and of a run `launch/outcome.py`.
 """
 
 from __future__ import annotations

@@ -130,18 +130,32 @@ def get(group: str, name: str) -> Component:
     return component
 
 
+def having(group: str, argument: str) -> list[str]:
+    """The names of a group's components with this argument, sorted; modules without the word are not imported."""
+    word = re.compile(rf"\b{re.escape(argument)}\b")
+    without = {module for module, text in _sources(group).items() if not word.search(text)}
+    wanted = [name for name in names(group) if _packaged(group).get(name) not in without]
+    return [name for name in wanted if argument in get(group, name).schema]
+
+
 @functools.cache
 def _packaged(group: str) -> dict[str, str]:
     """The packaged components of a group: name -> module, read from the sources: only what is used is imported."""
+    marked = re.compile(rf'^@register\("{group}"(?:, name="(\w+)")?.*?^(?:def|class) (\w+)', re.MULTILINE | re.DOTALL)
+    found = {module: marked.findall(text) for module, text in _sources(group).items()}
+    return {given or name: module for module, names in found.items() for given, name in names}
+
+
+@functools.cache
+def _sources(group: str) -> dict[str, str]:
+    """The text of each module in which a group's packaged components stand."""
     spec = importlib.util.find_spec(PLACES[group])
     assert spec is not None
     assert spec.origin is not None
     modules = {PLACES[group]: Path(spec.origin)}
     for folder in spec.submodule_search_locations or []:
         modules |= {f"{PLACES[group]}.{file.stem}": file for file in Path(folder).glob("[!_]*.py")}
-    marked = re.compile(rf'^@register\("{group}"(?:, name="(\w+)")?.*?^(?:def|class) (\w+)', re.MULTILINE | re.DOTALL)
-    found = {module: marked.findall(file.read_text(encoding="utf-8")) for module, file in modules.items()}
-    return {given or name: module for module, names in found.items() for given, name in names}
+    return {module: file.read_text(encoding="utf-8") for module, file in modules.items()}
 
 
 def import_plugins(modules: Sequence[str]) -> None:

@@ -107,6 +107,25 @@ def test_r59_another_learning_rate_is_refused_unless_allowed(here: Path, trainki
     assert [row.split(",")[3] for row in rows] == ["lr", "0.01", "0.01"]
 
 
+def test_what_was_allowed_once_is_not_allowed_for_another_value(here: Path, trainkit_here: CommandHere) -> None:
+    run = stopped(here, trainkit_here)
+    (here / "stop").touch()
+    assert resume(trainkit_here, run, "optim.lr=0.01", "allow=[optim.lr]").code == 143
+    outcome = resume(trainkit_here, run, "optim.lr=0.5")
+    assert (outcome.code, "optim.lr is 0.5 here" in outcome.err) == (4, True), outcome.err
+    assert resume(trainkit_here, run).code == 0
+
+
+def test_a_config_that_was_edited_is_refused_unless_allowed(here: Path, trainkit_here: CommandHere) -> None:
+    run = stopped(here, trainkit_here)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("lr: 0.1", "lr: 0.01"))
+    outcome = resume(trainkit_here, run)
+    assert (outcome.code, "optim.lr is 0.01 here and 0.1 in the checkpoint" in outcome.err) == (4, True), outcome.err
+    outcome = resume(trainkit_here, run, "allow=[optim.lr]")
+    assert (outcome.code, "not bit-exact: optim.lr 0.1 -> 0.01" in outcome.out) == (0, True), outcome.err
+
+
 @pytest.mark.parametrize("words", ["optim=adam", "optim.name=adam"])
 def test_r58_another_optimizer_is_refused(words: str, here: Path, trainkit_here: CommandHere) -> None:
     run = stopped(here, trainkit_here)

@@ -24,7 +24,8 @@ Header = dict[str, Any]
 class Checkpoint:
     """A row. meta: changes what trainkit says in the header; text: the JSON of it; table: the header of safetensors.
 
-    write: makes the file of the content of a good one instead. codes: how eval, predict and resume may end.
+    write: makes the file of the content of a good one instead. codes: how eval, predict and resume may end. resume
+    builds what config.yaml says, and nothing of a header's config; where the two are not one experiment it refuses (4).
     """
 
     name: str
@@ -76,15 +77,15 @@ NAMES = ["<script>alert(1)</script>", "=cmd|calc", "\x1b[2J", *map(str, range(7)
 DEEP = 100_000
 CHECKPOINTS = [
     Checkpoint("good", (0, 0, 0)),
-    Checkpoint("interpolation", (2, 2, 0), put("config", "dataset", "name", value="${oc.env:HOME}")),
-    Checkpoint("target", (2, 2, 0), put("config", "model", "hidden", value=[{"_target_": "os.system"}])),
+    Checkpoint("interpolation", (2, 2, 4), put("config", "dataset", "name", value="${oc.env:HOME}")),
+    Checkpoint("target", (2, 2, 4), put("config", "model", "hidden", value=[{"_target_": "os.system"}])),
     Checkpoint("plugin", (0, 0, 0), put("config", "plugins", value=["antigravity"])),
     Checkpoint("plugins-number", meta=put("config", "plugins", value=5)),
-    Checkpoint("hydra", (0, 0, 0), put("config", "hydra", value={"run": {"dir": "elsewhere"}})),
+    Checkpoint("hydra", (0, 0, 4), put("config", "hydra", value={"run": {"dir": "elsewhere"}})),
     Checkpoint("output-dir", (0, 0, 0), put("config", "output_dir", value="elsewhere")),
     Checkpoint("data-dir", (0, 0, 0), put("config", "data_dir", value="elsewhere")),
-    Checkpoint("terminal", (2, 0, 0), put("config", "dataset", "name", value="\x1b[31mfoo")),
-    Checkpoint("no-memory", (6, 6, 0), put("config", "model", "hidden", value=[10**9, 10**9])),
+    Checkpoint("terminal", (2, 0, 4), put("config", "dataset", "name", value="\x1b[31mfoo")),
+    Checkpoint("no-memory", (6, 6, 4), put("config", "model", "hidden", value=[10**9, 10**9])),
     Checkpoint("negative-epoch", meta=put("progress", "epoch", value=-5)),
     Checkpoint("no-progress", meta=lambda meta: meta.pop("progress")),
     Checkpoint("no-state", (0, 0, 4), lambda meta: [meta.pop(name) for name in ("optim", "skipped", "monitor")]),

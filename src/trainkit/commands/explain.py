@@ -83,10 +83,7 @@ def _known(key: str, values: dict[str, Any]) -> str:
     if key in folders.BUNDLES:
         raise ConfigError(f"'{key}' sets other keys and has no value of its own; see trainkit ls {key}")
     group, _, argument = key.partition(".")
-    owners = []
-    if group in registry.FAMILIES and argument:
-        owners = [name for name in registry.names(group) if argument.split(".")[0] in registry.get(group, name).schema]
-    if owners:
+    if group in registry.FAMILIES and argument and (owners := registry.having(group, argument.split(".")[0])):
         chosen = f"{group}={values[group].get('name')}"
         raise ConfigError(f"{chosen} has no key '{key}'; these have: {', '.join(owners)}: add {group}={owners[0]}")
     close = nearest(key, known)

@@ -13,7 +13,7 @@ import yaml
 
 from trainkit import registry, storage
 from trainkit.checkpoints import checkpoint, record
-from trainkit.config.changes import changes_meaning, differences, flat, refuse_other_meaning
+from trainkit.config.changes import refuse_other_meaning
 from trainkit.config.check import check
 from trainkit.config.compose import parse
 from trainkit.config.flags import FlagParser
@@ -55,7 +55,6 @@ def resume(argv: Sequence[str]) -> int:
     status = rundir.read_status(folder)
     console = Console(as_json=as_json)
     stored = stored_config(folder, console)
-    allow += accepted(folder, stored)
     command = ["trainkit", "resume", *argv]
     more = [text for text in overrides if re.fullmatch(r"epochs=\+0*[1-9]\d*", text)]
     if more:
@@ -74,6 +73,7 @@ def resume(argv: Sequence[str]) -> int:
     else:
         config = typed(overridden(stored, {"output_dir": home_of(folder), **given}))
         refuse_other_meaning(stored, to_plain(config), allow)
+    allow += accepted(status)  # of what it goes on from; what these words change had to be allowed by them
     job = Job("train", config, folder, command, overrides, options={"allow": allow}, is_new=bool(more))
     return run_job(job, console).code
 
@@ -147,16 +147,18 @@ def newest_config(folder: Path) -> tuple[dict[str, Any], Path]:
     raise CheckpointError(f"'{folder}' is not the folder of a training run: no config.yaml in it that can be read")
 
 
-def accepted(folder: Path, stored: dict[str, Any]) -> list[str]:
-    """The keys in which a checkpoint is of another experiment than the folder's config: allowed once, when the run
-    went on (or was made longer) with that config, but killed before the save that would have said so.
+def accepted(status: dict[str, Any]) -> list[str]:
+    """The keys that the commands which made and resumed a run have allowed to change, by its status.
+
+    In these a checkpoint may be of another experiment than config.yaml: the run went on (or was made longer) with that
+    config, and was killed before the save that would have said so.
     """
-    found: dict[str, None] = {}
-    for path in record.candidates(folder / "checkpoints"):
-        with contextlib.suppress(CheckpointError):
-            saved = checkpoint.read_header(path)["config"]
-            found |= dict.fromkeys(filter(changes_meaning, differences(flat(saved), flat(stored))))
-    return list(found)
+    resumed = status.get("resumed")
+    again = [entry.get("command") for entry in resumed if isinstance(entry, dict)] if isinstance(resumed, list) else []
+    commands = [command for command in (status.get("overrides"), *again) if isinstance(command, list)]
+    words = [str(word) for command in commands for word in command if str(word).startswith("allow=")]
+    keys = [key for word in words for key in re.findall(r"[\w.]+", word.removeprefix("allow=")) if key != "data"]
+    return [*keys, *(["epochs", "extensions"] if "parent" in status else [])]
 
 
 def overridden(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

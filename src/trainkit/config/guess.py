@@ -84,9 +84,4 @@ def unknown_key(name: str, keys: Iterable[str]) -> str:
 
 def owners(name: str, keys: Iterable[str]) -> list[str]:
     """`optim.lr` for `lr`: the groups among the keys of which some option has such an argument."""
-    groups = [group for group in registry.FAMILIES if group in keys]
-    return [
-        f"{group}.{name}"
-        for group in groups
-        if any(name in registry.get(group, option).schema for option in registry.names(group))
-    ]
+    return [f"{group}.{name}" for group in registry.FAMILIES if group in keys and registry.having(group, name)]

@@ -32,15 +32,15 @@ def _keys(verb: str) -> list[str]:
 
 
 def prepare(overrides: list[str], problems: list[str], verb: str = "train") -> tuple[list[str], list[str]]:
-    """Overrides as Hydra can read them, with `device=cuda:1` spelt out, and the plugins they name."""
-    spelt: list[str] = []
+    """Overrides as Hydra can read them, with `device=cuda:1` spelled out, and the plugins they name."""
+    spelled: list[str] = []
     for text in overrides:
         if not re.match(r"[^=]+=|~\w", text) and (meant := guess.word(_keys(verb), text)):
             problems.append(meant)
             continue
         match = re.fullmatch(r"device=cuda:(\d+)", text)
-        spelt += ["device=cuda", f"device.index={match.group(1)}"] if match else [text]
-    parsed = parse(spelt, problems)
+        spelled += ["device=cuda", f"device.index={match.group(1)}"] if match else [text]
+    parsed = parse(spelled, problems)
     plugins: list[str] = []
     kept: list[str] = []
     for text, override in parsed.items():

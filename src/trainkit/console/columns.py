@@ -76,7 +76,8 @@ def emit(lines: Iterable[str]) -> None:
     """Print lines to stdout. Raises ResourceError when they cannot be written, BrokenPipeError when nobody reads."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        say(*(line.encode(encoding, "replace").decode(encoding) for line in lines))
+        for line in lines:  # one at a time: of thousands of runs as JSON, all would fill the memory
+            say(line.encode(encoding, "replace").decode(encoding))
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
-from trainkit import text as safety
+from trainkit import text as texts
 from trainkit.console.ending import Row, print_frame
 from trainkit.console.live import WAIT, View, columns_of, is_watched
 from trainkit.errors import ResourceError
@@ -49,7 +49,7 @@ class Console:
             self._show(lambda view: view.print(text))
             return
         try:
-            safety.say(*text.split("\n"), stream=self.stream)
+            texts.say(*text.split("\n"), stream=self.stream)
         except OSError:
             self._drop_stream()
 
@@ -69,7 +69,7 @@ class Console:
         if self.prefix:
             return
         try:
-            safety.say_json(finite(value))
+            texts.say_json(finite(value))
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if not isinstance(error, BrokenPipeError):

@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -43,7 +43,7 @@ class Record:
     metrics: dict[str, float]
     epoch: int | None
     step: int | None
-    measured: dict[str, Metric]  # what is known of each metric, by its name without the split
+    measured: Mapping[str, Metric]  # what is known of each metric, by its name without the split; runs share it
 
     @property
     def verb(self) -> str:
@@ -153,7 +153,13 @@ def read(folder: Path) -> Record | None:
         metrics, epoch, step, described = _progress(folder / "metrics.jsonl")
     kept = {name: status[name] for name in STATUS if name in status}
     kept["result"] = {name: result[name] for name in RESULT if name in result}
-    return Record(folder, short_id(folder), state, kept, metrics, epoch, step, read_metrics(described))
+    return Record(folder, short_id(folder), state, kept, metrics, epoch, step, _measured(json.dumps(described)))
+
+
+@functools.cache
+def _measured(described: str) -> dict[str, Metric]:
+    """What is known of the metrics, read once for all runs that describe them alike."""
+    return read_metrics(json.loads(described))
 
 
 def find(root: Path) -> tuple[list[Record], list[Path]]:
