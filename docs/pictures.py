@@ -106,7 +106,7 @@ def draw_reports() -> None:
             opened.screenshot(folder / "page.png")
             opened.open(folder / "run" / "report.html", 400, dark=True)
             opened.screenshot(folder / "narrow.png")
-        shrink(folder / "page.png", "report.png", 1000, 1330)
+        shrink(folder / "page.png", "report.png", 1000, 1128)
         shrink(folder / "narrow.png", "report_narrow.png", 400, 900)
 
 

@@ -20,12 +20,22 @@ RESAMPLES = 5000
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """The mean of `count` values, and if they are several their standard deviation and an interval for the mean."""
+    """The mean of `count` values, and if they are several their standard deviation (n - 1)."""
 
     mean: float
     std: float | None
-    interval: tuple[float, float] | None
     count: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Student's interval for the mean of independent, about normal values; None for one value.
+
+        Source: Student (1908), The probable error of a mean, Biometrika 6.
+        """
+        if self.std is None:
+            return None
+        half = _t_quantile(self.count - 1) * self.std / math.sqrt(self.count)
+        return self.mean - half, self.mean + half
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +48,9 @@ class Difference:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean, standard deviation (n - 1) and Student's interval for the mean of independent, about normal values.
-
-    Source: Student (1908), The probable error of a mean, Biometrika 6.
-    """
-    count, mean = len(values), math.fsum(values) / len(values)
-    if count == 1:
-        return Estimate(mean, None, None, 1)
-    std = math.sqrt(_variance(values))
-    half = _t_quantile(count - 1) * std / math.sqrt(count)
-    return Estimate(mean, std, (mean - half, mean + half), count)
+    """Mean and standard deviation of one value or more."""
+    std = math.sqrt(_variance(values)) if len(values) > 1 else None
+    return Estimate(math.fsum(values) / len(values), std, len(values))
 
 
 def interval(hits: int, total: int) -> tuple[float, float]:

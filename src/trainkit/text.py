@@ -9,6 +9,7 @@ All that trainkit prints goes through `say`, `say_json` and `pass_on`: no other 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import unicodedata
@@ -60,6 +61,17 @@ def to_json(value: Any, indent: int | None = None) -> str:
     if text.isascii():  # in which json has escaped all but the newlines of an indent and \x7f
         return text.replace("\x7f", "\\u007f")
     return "".join(char if char == "\n" or _is_safe(char) else f"\\u{ord(char):04x}" for char in text)
+
+
+def written(value: float) -> str:
+    """A number as people write it: 44,610 or 0.0123, of four digits and all of those before the point."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    size = math.floor(math.log10(abs(value)))
+    if not -6 < size < 15:
+        return f"{value:.3g}"
+    text = f"{value:,.{max(3 - size, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def is_plain(text: str) -> bool:

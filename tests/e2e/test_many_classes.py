@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from trainkit.checkpoints import checkpoint
 from trainkit.report.facts import read_facts
 from trainkit.run_folders.predictions import read
+from trainkit.tasks import confusion
 from writers import lay_out, npz
 
 if TYPE_CHECKING:
@@ -61,6 +63,10 @@ def test_a_report_counts_the_confusion_of_hundreds(trainkit_here: CommandHere, t
     assert facts.predictions is not None
     targets, predicted = (facts.predictions.kept[name] for name in ("targets", "predicted"))
     assert len(targets) == len(predicted) == len(facts.predictions)
+    cells = confusion.matrix(targets, predicted, 300)
+    counted = Counter(zip(targets.tolist(), predicted.tolist(), strict=True))
+    assert cells.shape == (300, 300) and cells.sum() == len(facts.predictions)
+    assert {(int(t), int(p)): int(cells[t, p]) for t, p in np.argwhere(cells)} == counted
     assert trainkit_here("report", "run").code == 0
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "<h2>Confusion</h2>" in page and "<h2>Classes</h2>" in page

@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 from trainkit.data.batch import Batch
 from trainkit.data.spec import TargetSpec
 from trainkit.losses.base import Loss, as_loss
+from trainkit.tasks import confusion
 from trainkit.tasks.base import task_of
 from trainkit.tasks.meter import Meter
 
@@ -64,6 +65,16 @@ def macro(true: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str
     }
 
 
+def check_counts(meter: Meter, true: np.ndarray, predicted: np.ndarray, num_classes: int) -> None:
+    """The counts of each class are those of scikit-learn's confusion matrix, and so is the matrix of a report."""
+    expected = sk.confusion_matrix(true, predicted, labels=range(num_classes))
+    totals = meter.totals()
+    for name, counts in {"hit": expected.diagonal(), "true": expected.sum(1), "predicted": expected.sum(0)}.items():
+        assert totals[name].dtype == np.int64 and totals[name].tolist() == counts.tolist()
+    found = confusion.matrix(true, predicted, num_classes)
+    assert found.dtype == np.int64 and found.tolist() == expected.tolist()
+
+
 def exactly(expected: dict[str, float]):
     return pytest.approx(expected, rel=1e-12, abs=1e-15)
 
@@ -87,6 +98,7 @@ def test_classification(num_classes: int) -> None:
     assert abs(got.pop("loss") - expected.pop("loss")) < 1e-6  # the batches' own means are float32
     assert got == exactly(expected)
     assert ["loss", *got] == names(meter)
+    check_counts(meter, true, predicted, num_classes)
 
 
 def test_topk_can_be_chosen() -> None:
@@ -105,6 +117,7 @@ def test_soft() -> None:
     assert list(got) == names(meter)
     got.pop("loss")
     assert got == exactly({"accuracy": sk.accuracy_score(true, predicted), **macro(true, predicted, 7)})
+    check_counts(meter, true, predicted, 7)
 
 
 def test_multilabel() -> None:

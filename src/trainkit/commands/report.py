@@ -18,13 +18,14 @@ from trainkit.run_folders import rundir
 from trainkit.text import visible
 
 HELP = """\
-usage: trainkit report RUN [RUN …] [--output FILE] [--json]
-       trainkit report SWEEP [--output FILE] [--json]
+usage: trainkit report RUN [RUN …] [--output FILE] [--title TEXT] [--json]
+       trainkit report SWEEP [--output FILE] [--title TEXT] [--json]
 
 Writes one HTML file that needs nothing but itself: the verdict, curves, confusion, errors, config,
 environment and command of a run; of several runs or a sweep their curves, metrics and differences.
 It goes to report.html in the run's or the sweep's folder, with the plots as PNG files in plots/ there;
 of several runs to report.html in the current folder. --output FILE writes that file and no PNG.
+Its title is the name of the data (of your own folder or file, that name) and of the model, or the --title.
 
 examples:
   trainkit report outputs/train/RUN
@@ -46,13 +47,14 @@ def report(argv: Sequence[str]) -> int:
     parser = FlagParser("report")
     parser.add_argument("runs", nargs="*")
     parser.add_argument("-o", "--output")
+    parser.add_argument("--title")
     parser.add_argument("--json", action="store_true")
     flags = parser.read(argv)
     if not flags.runs:
         raise ConfigError("report needs a run folder: trainkit report outputs/train/RUN")
     subject = find(flags.runs)
     output = where(flags.output, subject)
-    write(subject, output, as_json=flags.json, plots=flags.output is None)
+    write(subject, output, title=flags.title, as_json=flags.json, plots=flags.output is None)
     return 0
 
 
@@ -116,14 +118,14 @@ def _is_report(path: Path) -> bool:
         raise ConfigError(f"'{path}' exists and cannot be read ({error.strerror}); name another file") from error
 
 
-def write(subject: Subject, output: Path, *, as_json: bool, plots: bool) -> None:
+def write(subject: Subject, output: Path, *, title: str | None, as_json: bool, plots: bool) -> None:
     """Read the runs, write the page and, if asked, the PNG files; say where they are and what is missing."""
     from trainkit.report.run_page import run_page
     from trainkit.report.runs_page import runs_page
 
     runs = [read_facts(path) for path in subject.runs]
     single = subject.home is not None and subject.sweep is None
-    page = run_page(runs[0]) if single else runs_page(runs, subject.sweep)
+    page = run_page(runs[0], title) if single else runs_page(runs, subject.sweep, title)
     content = page.encode()
     storage.replace(output, content)
     drawn = write_plots(runs, subject) if plots else []

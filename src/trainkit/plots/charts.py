@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trainkit.plots.draw import BLUE, INK, MUTED, ORANGE, Panel
 from trainkit.plots.markup import clean
+from trainkit.text import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,31 +25,31 @@ class Reliability:
     """Confidence against accuracy in equal bins of confidence: each (bins,), not-a-number where a bin is empty.
 
     error: the expected calibration error, eq. 3 of Guo et al. 2017 (arXiv:1706.04599), in 0..1.
+    samples: how many were answered, each perhaps with several labels.
     """
 
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
     count: NDArray[np.int64]
     error: float
+    samples: int
 
 
 def confusion(matrix: NDArray[np.int64], classes: list[str], *, share: bool) -> Panel:
     """A confusion matrix (C, C), true by predicted, in counts, or each row as shares of its true class.
 
-    Small cells keep a visible color.
+    The color of a cell is that share in both.
     """
     count = len(matrix)
     names = [clean(name if len(name) <= 16 else name[:15] + "…") for name in classes]
-    values = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) if share else matrix.astype(float)
-    side = min(max(3.6, 0.42 * count + 1.2), 9.0)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(max(3.0, 0.42 * count + 1.2), 9.0)
 
     def draw(axes: Axes) -> None:
-        from matplotlib.colors import PowerNorm
-
         axes.grid(False)
-        norm = PowerNorm(0.4, 0, max(values.max(), 1e-9))  # a plain scale shows nothing beside the diagonal
         # of very many classes a picture as fine as the plot is enough
-        image = axes.imshow(values, cmap=_fading(), norm=norm, interpolation="none" if count <= 200 else "antialiased")
+        smooth = "none" if count <= 200 else "antialiased"
+        image = axes.imshow(shares, cmap=_fading(), vmin=0, vmax=1, interpolation=smooth)
         cell = (side - 1.6) * 72 / count  # in points
         every = math.ceil(5 / cell)  # of more classes than have room for a name, every few are named
         ticks = np.arange(0, count, every)
@@ -59,24 +60,25 @@ def confusion(matrix: NDArray[np.int64], classes: list[str], *, share: bool) -> 
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         if count <= NUMBERS:
-            _write_cells(axes, values, norm(values), share)
+            _write_cells(axes, matrix, shares, share)
         else:
             bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
             bar.outline.set_visible(False)
+            bar.set_label("share of the true class")
 
     correct = int(np.trace(matrix))
     what = "shares of each true class" if share else "counts"
     alt = f"confusion matrix of {count} classes, {what}: {correct} of {int(matrix.sum())} on the diagonal"
-    title = "confusion, share of the true class" if share else "confusion, samples"
+    title = "confusion in shares" if share else "confusion in samples"
     return Panel(title, alt, draw, (side, side * 0.96), wide=count > 12)
 
 
-def _write_cells(axes: Axes, values: NDArray[Any], shade: NDArray[Any], share: bool) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        text = f"{value:.2f}".removeprefix("0") if share else f"{value:.0f}"
-        if text not in (".00", "0"):
-            color = "white" if shade[row, column] > 0.6 else INK
-            size = 8 if len(values) <= 12 else 6
+def _write_cells(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], share: bool) -> None:
+    for (row, column), value in np.ndenumerate(matrix):
+        text = f"{shares[row, column]:.2f}".removeprefix("0") if share else f"{value:,}"
+        if value and text != ".00":
+            color = "white" if shares[row, column] > 0.85 else INK
+            size = 8 if len(matrix) <= 12 else 6
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
 
 
@@ -84,9 +86,7 @@ def _fading() -> Any:
     """From nothing to blue, so that an empty cell has the color of the page."""
     from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
-    # the step at the lower end lets a single sample be seen
-    stops = [(0.0, to_rgba(BLUE, 0)), (0.001, to_rgba(BLUE, 0.12)), (1.0, to_rgba(BLUE, 1))]
-    return LinearSegmentedColormap.from_list("fading", stops, N=1024)
+    return LinearSegmentedColormap.from_list("fading", [to_rgba(BLUE, 0), to_rgba(BLUE, 1)], N=1024)
 
 
 def reliability_diagram(found: Reliability, title: str) -> Panel:
@@ -101,8 +101,7 @@ def reliability_diagram(found: Reliability, title: str) -> Panel:
         axes.scatter(x, y, s=15 + 250 * share, color=BLUE, linewidths=0, zorder=3)
         axes.set(xlim=(0, 1.04), ylim=(-0.04, 1.06), ylabel="accuracy")
         axes.set_xlabel("confidence (area of a dot: its share of the samples)")
-        axes.legend(loc="upper left")
-        axes.text(0.98, 0.04, f"ECE {found.error:.1%}", transform=axes.transAxes, ha="right", size=11, weight="bold")
+        axes.legend(loc="best")
 
     alt = f"accuracy against confidence in {len(found.count)} bins; expected calibration error {found.error:.2%}"
     return Panel(title, alt, draw, (4.2, 3.8))
@@ -132,9 +131,9 @@ def regression(targets: NDArray[Any], outputs: NDArray[Any]) -> list[Panel]:
         axes.scatter(y, residual, s=14, color=BLUE, alpha=alpha, linewidths=0, rasterized=many)
         axes.set(xlabel=f"predicted{unit}", ylabel="true - predicted")
 
-    spread_of = f"residuals from {residual.min():.4g} to {residual.max():.4g}, mean {residual.mean():.4g}"
+    low, high, mean_of = (written(float(value)) for value in (residual.min(), residual.max(), residual.mean()))
     size = (4.2, 3.6)
     return [
         Panel("predicted against true", f"predicted against true for {len(x)} values", against, size),
-        Panel("residuals", spread_of, residuals, size),
+        Panel("residuals", f"residuals from {low} to {high}, mean {mean_of}", residuals, size),
     ]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from trainkit import storage
 from trainkit.plots.markup import Markup, clean
+from trainkit.text import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ DPI = 144
 
 STYLE: Any = {  # any, for matplotlib lists its own keys as a type
     "font.family": ["DejaVu Sans"],
-    "font.size": 9,
+    "font.size": 10,
     "text.color": INK,
     "text.parse_math": False,  # a class may be called $x$
     "axes.edgecolor": MUTED,
@@ -63,10 +64,10 @@ STYLE: Any = {  # any, for matplotlib lists its own keys as a type
     "grid.linewidth": 0.6,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "lines.linewidth": 1.8,
     "lines.markersize": 4,
     "figure.constrained_layout.use": True,
@@ -114,6 +115,7 @@ def write_panels(path: Path, panels: Sequence[Panel]) -> None:
         for axes, panel in zip(grid[0], panels, strict=True):
             axes.set_title(panel.title)
             panel.draw(axes)
+            write_ticks(axes)
         _save(figure, path)
 
 
@@ -175,15 +177,27 @@ def svg(panel: Panel, name: str) -> Markup:
         figure = Figure(figsize=panel.size)
         axes = figure.subplots()
         panel.draw(axes)
+        write_ticks(axes)
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    width = f"min-width: {panel.size[0] * 96:.0f}px" if panel.wide else None
+    inch = 96 if panel.wide else 137  # in pixels of the page: letters as large as those of the text around
+    width = f"{'min' if panel.wide else 'max'}-width: {panel.size[0] * inch:.0f}px"
     return _as_html(content.getvalue(), name, panel.alt, width)
+
+
+def write_ticks(axes: Axes) -> None:
+    """Let the numbers at the axes be written as people write them, where they are large or very small."""
+    from matplotlib.ticker import FuncFormatter, ScalarFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        largest = float(np.abs(axis.get_view_interval()).max())
+        if isinstance(axis.get_major_formatter(), ScalarFormatter) and not 1e-3 <= largest < 1000:
+            axis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
 
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 
-def _as_html(content: bytes, name: str, alt: str, style: str | None) -> Markup:
+def _as_html(content: bytes, name: str, alt: str, style: str) -> Markup:
     """An SVG file as an element of HTML: no namespaces, no metadata, ids that are used only, and those unique."""
     root = ElementTree.fromstring(content)
     text = content.decode()
@@ -210,5 +224,5 @@ def _as_html(content: bytes, name: str, alt: str, style: str | None) -> Markup:
                 node.attrib[key] = value
     for key in ("version", "width", "height"):
         root.attrib.pop(key, None)
-    root.attrib |= {"role": "img", "aria-label": clean(alt)} | ({} if style is None else {"style": style})
+    root.attrib |= {"role": "img", "aria-label": clean(alt), "style": style}
     return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))

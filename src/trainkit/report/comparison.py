@@ -15,7 +15,9 @@ from trainkit.plots.markup import clean
 from trainkit.report.facts import Facts, number
 from trainkit.report.panels import log_axis, series, whole_epochs
 from trainkit.report.settings import UNKNOWN, differing, word
+from trainkit.run_folders.groups import only_repeated
 from trainkit.run_folders.records import short_id
+from trainkit.text import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +30,9 @@ DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)),
 
 @dataclasses.dataclass
 class Comparison:
-    """runs: the best first, those without a value last. metric: what orders them. mode: min or max.
+    """runs: the best first, those without a value last; of `repeated` ones, by folder. metric: what orders them.
 
-    parameters: what was varied, by key, each with the values of the runs as text.
+    mode: min or max. parameters: what was varied, by key, each with the values of the runs as text.
     """
 
     runs: list[Facts]
@@ -44,6 +46,16 @@ class Comparison:
             if row["epoch"] == run.best_epoch:
                 return number(row.get(self.metric))
         return run.metric(self.metric)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the runs are one experiment, done several times: the runs are then in the order of their folders."""
+        return only_repeated(self.parameters)
+
+    def called(self, run: Facts) -> str:
+        """What to call a run: its rank, where there is one, and its id."""
+        place = next(i for i, other in enumerate(self.runs) if other is run)
+        return short_id(run.path) if self.repeated else f"{place + 1}. {short_id(run.path)}"
 
     def described(self, run: Facts) -> str:
         """What sets a run apart: `model=cnn seed=1`."""
@@ -65,6 +77,9 @@ def compare(runs: Sequence[Facts]) -> Comparison:
 
     found.runs.sort(key=rank)
     found.parameters = parameters(found.runs)
+    if found.repeated:
+        found.runs.sort(key=lambda run: (run.path.parent, not run.name.isdigit(), run.name.zfill(9)))
+        found.parameters = parameters(found.runs)
     return found
 
 
@@ -99,7 +114,7 @@ def comparison_panels(found: Comparison) -> dict[str, list[Panel]]:
     effects = [_effect(found, key, values) for key, values in list(found.parameters.items())[:PARAMETERS]]
     measured = [run for run in found.runs if found.value(run) is not None]
     drawn = {"curves": [panel for panel in curves if panel is not None]}
-    if len(measured) > 1:
+    if len(measured) > 1 and not found.repeated:
         drawn["parameters"] = effects
     return {name: panels for name, panels in drawn.items() if panels}
 
@@ -114,7 +129,7 @@ def _overlay(found: Comparison, key: str) -> Panel | None:
         for place, run, x, y in reversed(lines):
             marker = "o" if len(x) == 1 else None
             if place < COLORED:
-                name = f"{place + 1}. {short_id(run.path)}"
+                name = found.called(run)
                 text = clean(name if len(name) <= 30 else name[:29] + "…")
                 axes.plot(x, y, color=SERIES[place], linestyle=DASHES[place], marker=marker, label=text, zorder=3)
             else:
@@ -126,7 +141,7 @@ def _overlay(found: Comparison, key: str) -> Panel | None:
         handles, texts = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], texts[::-1], loc="best")
 
-    return Panel(key, f"{key} over the epochs for {len(lines)} runs, the best in color", draw, (5.2, 3.6))
+    return Panel(key, f"{key} over the epochs for {len(lines)} runs", draw, (5.2, 3.6))
 
 
 def _effect(found: Comparison, key: str, texts: list[str]) -> Panel:
@@ -149,7 +164,7 @@ def _effect(found: Comparison, key: str, texts: list[str]) -> Panel:
         axes.set_ylabel(found.metric)
 
     means = {text: np.mean([value for other, value in pairs if other == text]) for text in numbers}
-    spoken = "; ".join(f"{text}: mean {mean:.4g}" for text, mean in list(means.items())[:8])
+    spoken = "; ".join(f"{text}: mean {written(float(mean))}" for text, mean in list(means.items())[:8])
     return Panel(key, f"{found.metric} by {key}: {spoken}", draw, (4.2, 3.0))
 
 

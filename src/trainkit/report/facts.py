@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from trainkit import storage
+from trainkit import registry, storage
 from trainkit.checkpoints import checkpoint
 from trainkit.data.spec import DataSpec, TargetSpec
 from trainkit.errors import CheckpointError
@@ -68,8 +68,19 @@ class Facts:
 
     @property
     def label(self) -> str:
-        """`<dataset> <model>`, as far as the config tells."""
-        return " ".join(str(mapping(self.config.get(group)).get("name", "?")) for group in ("dataset", "model"))
+        """`<data> <model>`, as far as the config tells."""
+        return f"{self.data} {mapping(self.config.get('model')).get('name', '?')}"
+
+    @property
+    def data(self) -> str:
+        """What the user calls the data: the name of its folder or file, else that of the data set."""
+        chosen = mapping(self.config.get("dataset"))
+        name = str(chosen.get("name", "?"))
+        component = registry.find("dataset", name)
+        fields = [] if component is None else component.schema.values()
+        places = (chosen.get(field.name) for field in fields if field.annotation is Path)
+        place = next((Path(place) for place in places if isinstance(place, str)), Path())
+        return place.name.removesuffix(".npz") or name
 
     @property
     def split(self) -> str | None:

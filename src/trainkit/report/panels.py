@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trainkit.plots.draw import BLUE, INK, MUTED, ORANGE, Panel
 from trainkit.report.facts import Facts, Row, number
 from trainkit.tasks.base import Section
+from trainkit.text import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def curves(facts: Facts) -> list[Panel]:
 def _curve(facts: Facts, name: str) -> Panel:
     lines = {split: series(facts.epochs, f"{split}/{name}") for split in ("train", "val")}
     lines = {split: line for split, line in lines.items() if len(line[0])}
-    ends = ", ".join(f"{split} ends at {line[1][-1]:.4g}" for split, line in lines.items())
+    ends = ", ".join(f"{split} ends at {written(line[1][-1])}" for split, line in lines.items())
     best = facts.best_epoch
 
     def draw(axes: Axes) -> None:
@@ -76,7 +77,7 @@ def _learning_rate(facts: Facts) -> Panel:
         whole_epochs(axes, facts.epochs[-1]["epoch"])
 
     low, high = (y.min(), y.max()) if len(y) else (0.0, 0.0)
-    return Panel("learning rate", f"learning rate over the epochs, from {low:.3g} to {high:.3g}", draw)
+    return Panel("learning rate", f"learning rate over the epochs, from {written(low)} to {written(high)}", draw)
 
 
 def log_axis(axes: Axes, name: Literal["x", "y"]) -> None:
@@ -85,7 +86,7 @@ def log_axis(axes: Axes, name: Literal["x", "y"]) -> None:
 
     axes.set(**{f"{name}scale": "log"})
     axis = axes.xaxis if name == "x" else axes.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -22,12 +22,13 @@ from trainkit.version import __version__
 MANY = 40  # rows of a table, before the rest is folded away
 
 
-def run_page(facts: Facts) -> Markup:
-    """The page of one run."""
+def run_page(facts: Facts, title: str | None = None) -> Markup:
+    """The page of one run; title: instead of the names of its data and its model."""
+    title = title or facts.label
     first, *more = [_section(facts, one) for one in sections(facts)] or [None]
     judged = verdict(facts)
     parts = [
-        element("h1", facts.label),
+        element("h1", title),
         element("p", f"{facts.verb} run {facts.name}", class_="quiet"),
         verdict_box(judged),
         _numbers(facts),
@@ -42,7 +43,7 @@ def run_page(facts: Facts) -> Markup:
         _environment(facts),
         missing(facts.missing),
     ]
-    return document(f"{facts.label}: {judged.headline}", parts)
+    return document(f"{title}: {judged.headline}", parts)
 
 
 def _numbers(facts: Facts) -> Markup | None:

@@ -13,24 +13,28 @@ from trainkit.report.page import document, missing, plots, section, settings, ve
 from trainkit.report.settings import differing, word
 from trainkit.report.verdict import Verdict, judge_fit, label, shown
 from trainkit.run_folders.records import short_id
+from trainkit.statistics import estimate
+from trainkit.tasks.base import Metric
 
 COLUMNS = 40  # keys in the table of differences
 
 
-def runs_page(runs: Sequence[Facts], sweep: Path | None) -> Markup:
-    """The page of several runs; sweep: the folder whose jobs they are, if they are."""
+def runs_page(runs: Sequence[Facts], sweep: Path | None, title: str | None = None) -> Markup:
+    """The page of several runs; sweep: the folder whose jobs they are, if they are; title: of the page."""
     found = compare(runs)
     drawn = comparison_panels(found)
-    name = f"Sweep {sweep.name}" if sweep is not None else f"{len(runs)} runs"
-    judged = verdict(found)
+    name = title or f"{', '.join(dict.fromkeys(run.data for run in runs))}: {_counted(found)}"
+    judged = repeated_verdict(found) if found.repeated else verdict(found)
     lacking = [f"{short_id(run.path)}: {line}" for run in found.runs for line in run.missing if run.state != "failed"]
-    best = f"The best {COLORED} in color, up to {DRAWN} more in grey." if len(runs) > COLORED else None
+    shown_first = f"The {'first' if found.repeated else 'best'} {COLORED} in color, up to {DRAWN} more in gray."
     parts = [
         element("h1", name),
         element("p", sweep, class_="quiet") if sweep is not None else None,
         verdict_box(judged),
-        section("Results", _results(found), f"Best first by {found.metric}."),
-        section("Learning curves", plots(drawn.get("curves", []), "curves"), best),
+        section("Results", _results(found), None if found.repeated else f"Best first by {found.metric}."),
+        section(
+            "Learning curves", plots(drawn.get("curves", []), "curves"), shown_first if len(runs) > COLORED else None
+        ),
         section(
             "Effect of each parameter",
             plots(drawn.get("parameters", []), "parameters"),
@@ -42,6 +46,36 @@ def runs_page(runs: Sequence[Facts], sweep: Path | None) -> Markup:
         missing(lacking[:100]),
     ]
     return document(f"{name}: {judged.headline}", parts)
+
+
+def _counted(found: Comparison) -> str:
+    return f"{len(found.runs)} runs over {', '.join(found.parameters)}" if found.repeated else f"{len(found.runs)} runs"
+
+
+def repeated_verdict(found: Comparison) -> Verdict:
+    """What an experiment came to that was done several times: mean and standard deviation."""
+    failed = [run for run in found.runs if run.state != "completed"]
+    split, _, name = found.metric.rpartition("/")
+    metric = found.runs[0].described(name)
+    spread = _spread(metric, [value for run in found.runs if (value := found.value(run)) is not None])
+    if spread is None:
+        return verdict(found)
+    count = f"{len(found.runs)} runs, {len(failed)} of them not completed" if failed else f"{len(found.runs)} runs"
+    keys = " and ".join(found.parameters)
+    sentences = [f"{count}, which differ in {keys} alone: they are one result, and none of them is the best."]
+    tested = [value for run in found.runs if (value := run.metric(f"test/{name}")) is not None]
+    if split != "test" and (on_test := _spread(metric, tested)):
+        sentences.append(f"On test the {label(metric)} is {on_test}.")
+    return Verdict(f"{label(metric)} {spread} on {split}", "warn" if failed else "good", sentences)
+
+
+def _spread(metric: Metric, values: Sequence[float]) -> str | None:
+    """`93.1% ± 0.4% (mean ± standard deviation of 5)`; None without a value."""
+    if not values:
+        return None
+    if len(values) == 1:
+        return f"{shown(metric, values[0])} (of one run)"
+    return f"{_short_spread(metric, values)} (mean ± standard deviation of {len(values)})"
 
 
 def verdict(found: Comparison) -> Verdict:
@@ -82,13 +116,31 @@ def _results(found: Comparison) -> Markup:
         varied = [column[place] for column in found.parameters.values()]
         seconds = number(run.status.get("seconds"))
         row: list[Any] = [
-            f"{place + 1}. {short_id(run.path)}",
+            found.called(run),
             *varied,
             shown(run.described(found.metric), found.value(run)),
         ]
         row += [run.best_epoch or "–", run.state, "–" if seconds is None else f"{seconds:.1f}"]
         rows.append([*row, *(shown(run.described(name), values.get(name)) for name in names)])
+    if found.repeated:
+        columns = [[value for run in found.runs if (value := found.value(run)) is not None]]
+        columns += [[values[name] for values in measured if name in values] for name in names]
+        metrics = map(found.runs[0].described, [found.metric, *names])
+        first, *rest = map(_short_spread, metrics, columns)
+        rows.append(["mean ± sd", *("" for _ in found.parameters), first, "", "", "", *rest])
     return table(heads, rows)
+
+
+def _short_spread(metric: Metric, values: Sequence[float]) -> str:
+    """`93.10% ± 0.42%`, both with as many decimals."""
+    if not values:
+        return shown(metric, None)
+    found = estimate(values)
+    mean = shown(metric, found.mean)
+    if found.std is None:
+        return mean
+    decimals = len(mean.partition(".")[2])
+    return f"{mean} ± {shown(metric, found.std) if metric.unit == 'share' else f'{found.std:,.{decimals}f}'}"
 
 
 def _numbers(run: Facts) -> dict[str, float]:
@@ -102,7 +154,7 @@ def _differences(found: Comparison) -> Markup | None:
     rows = [[key, *map(word, values)] for key, values in differing(runs).items()][:COLUMNS]
     if not rows:
         return None
-    heads = ["key", *(f"{place + 1}. {short_id(run.path)}" for place, run in enumerate(runs))]
+    heads = ["key", *map(found.called, runs)]
     note = f"The first {len(runs)} of {len(found.runs)} runs." if len(runs) < len(found.runs) else None
     return join(settings(heads, rows), element("p", note, class_="quiet") if note else None)
 

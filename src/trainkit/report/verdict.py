@@ -7,6 +7,7 @@ import math
 
 from trainkit.report.facts import Facts, number
 from trainkit.tasks.base import Metric
+from trainkit.text import written
 
 RISE = 0.10  # a val loss that ends so much above its lowest, while the train loss fell, is overfitting
 JUDGED = 4  # epochs from which on the curves are judged
@@ -33,10 +34,10 @@ def verdict(facts: Facts) -> Verdict:
 
 
 def shown(metric: Metric, value: float | None) -> str:
-    """A metric's value as a person reads it: shares as percent, everything else with four digits."""
+    """A metric's value as a person reads it: shares as percent."""
     if value is None:
         return "–"
-    return f"{value:.2%}" if metric.unit == "share" else f"{value:.4g}"
+    return f"{value:.2%}" if metric.unit == "share" else written(value)
 
 
 def label(metric: Metric) -> str:
@@ -67,7 +68,7 @@ def _result(facts: Facts) -> str:
     split = facts.split
     if split is None:
         return "Nothing was measured on held-out data."
-    data = (facts.config.get("dataset") or {}).get("name", "the data") if facts.config else "the data"
+    data = facts.data if facts.config else "the data"
     samples = len(facts.predictions) if facts.predictions is not None else None
     text = f"Measured on the {split} split of {data}" + (f", {samples:,} samples" if samples else "")
     if facts.best_epoch is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainkit.config.changes import differences
@@ -16,6 +16,7 @@ from trainkit.tasks.base import LOSS
 
 # What does not make a run another experiment: the seed is what a group has several of, and where the folder lies.
 IGNORED = ("seed", "output_dir")
+REPEATS = ("seed", "split_seed", "fold")  # keys whose values are no choice: the same again, on other numbers drawn
 
 
 @dataclasses.dataclass
@@ -53,6 +54,12 @@ def group(records: Sequence[Record]) -> list[Group]:
         else:
             found[text, repetition] = Group(letters(len(found)), [record], config)
     return list(found.values())
+
+
+def only_repeated(keys: Iterable[str]) -> bool:
+    """Whether runs that differ in these keys alone are one experiment, done several times: then none is the best."""
+    names = {key.rpartition(".")[2] for key in keys}
+    return bool(names) and names <= set(REPEATS)
 
 
 def letters(index: int) -> str:

@@ -6,11 +6,14 @@ import csv
 import io
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit import storage
 from trainkit.run_folders import rundir
+from trainkit.run_folders.groups import only_repeated
+from trainkit.statistics import estimate
 from trainkit.text import cell, say_json, visible
 
 if TYPE_CHECKING:
@@ -88,22 +91,40 @@ def show(rows: list[Row], folder: Path, *, as_json: bool) -> None:
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
     failed = sum(row["state"] != "completed" for row in rows)
     jobs = f"{len(rows)} job{'s' if len(rows) > 1 else ''}"
-    console.print(Text(f"\n{jobs}, {failed} failed" + (f"; best first by {visible(monitor)}" if monitor else "")))
-    console.print(_table(rows, monitor))
+    parameters = [name for name in _columns(rows) if _varies(name, rows)]
+    repeated = len(rows) > 1 and only_repeated(parameters)  # one experiment, several times: there is no best
+    order = "" if monitor is None or repeated else f"; best first by {visible(monitor)}"
+    console.print(Text(f"\n{jobs}, {failed} failed{order}"))
+    console.print(_table(sorted(rows, key=lambda row: row["job"]) if repeated else rows, parameters, monitor))
+    if repeated and monitor is not None:
+        for line in _spreads(rows, _measured(monitor), " and ".join(parameters)):
+            console.print(Text(visible(line)), soft_wrap=True)
     console.print(Text(visible(f"sweep folder: {rundir.shown(folder)}")), soft_wrap=True)
-    if rows[0]["state"] == "completed":
+    if rows[0]["state"] == "completed" and not repeated:
         console.print(Text(visible(f"best run: {rundir.shown(Path(rows[0]['run']))}")), soft_wrap=True)
 
 
-def _table(rows: list[Row], monitor: str | None) -> Table:
+def _measured(monitor: str) -> list[str]:
+    """The monitored value, and the same metric on the test split where that is another number."""
+    return [monitor] if monitor.startswith("test/") else [monitor, f"test/{monitor.partition('/')[2]}"]
+
+
+def _spreads(rows: list[Row], measured: list[str], keys: str) -> Iterator[str]:
+    """What the jobs came to together: mean and standard deviation of each metric."""
+    for name in measured:
+        values = [row["objective"] if name == measured[0] else row.get(name) for row in rows]
+        numbers = [value for value in values if value is not None]
+        if numbers:
+            found = estimate(numbers)
+            spread = "" if found.std is None else f" ± {_number(found.std)}"
+            yield f"{name} {_number(found.mean)}{spread} (mean ± standard deviation over {keys}, n = {found.count})"
+
+
+def _table(rows: list[Row], parameters: list[str], monitor: str | None) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    parameters = [name for name in _columns(rows) if _varies(name, rows)]
-    # the monitored value, and the same metric on the test split where that is another number
-    measured = [] if monitor is None else [monitor]
-    if monitor is not None and not monitor.startswith("test/"):
-        measured.append(f"test/{monitor.partition('/')[2]}")
+    measured = [] if monitor is None else _measured(monitor)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("job", *parameters, *measured, "seconds", "state"):
         text = name in parameters  # of these the long ones are folded, so that every number stays in one piece

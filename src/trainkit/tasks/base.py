@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from trainkit import registry
 from trainkit.data.spec import DataSpec, TargetSpec
 from trainkit.errors import ConfigError, unknown
+from trainkit.text import written
 
 if TYPE_CHECKING:
     import torch
@@ -242,7 +243,7 @@ class Task:
 
     def words(self, value: NDArray[Any], target: TargetSpec) -> str:
         """The target of one training sample, which may be mixed, in words."""
-        return ", ".join(f"{float(number):.4g}" for number in value.reshape(-1)[:4])
+        return ", ".join(written(float(number)) for number in value.reshape(-1)[:4])
 
     def sections(self, kept: Numbers, target: TargetSpec) -> list[Section]:
         """What a report shows of the answers, the most telling first."""

@@ -76,7 +76,7 @@ def confusion_section(targets: Labels, predicted: Labels, names: list[str]) -> S
         cells = matrix(targets, predicted, len(names))
         panels["confusion"] = [confusion(cells, names, share=False)]
         panels["confusion_normalized"] = [confusion(cells, names, share=True)]
-        note = "Colors are stretched so that single errors can be seen beside the diagonal."
+        note = "The color of a cell is its share of the row, from none to all samples of the true class."
     totals = np.bincount(targets, minlength=len(names))
     rows: list[list[Any]] = [
         [names[true], names[answer], times, f"{times / totals[true]:.1%}"]

@@ -140,4 +140,4 @@ def _reliability(kept: Numbers) -> Reliability:
 
     probability = _probability(kept)
     right = (probability > 0.5) == (kept["targets"] > 0.5)
-    return reliability(np.maximum(probability, 1 - probability).reshape(-1), right.reshape(-1))
+    return reliability(np.maximum(probability, 1 - probability), right)

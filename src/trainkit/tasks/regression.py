@@ -8,6 +8,7 @@ from trainkit.data.spec import TargetSpec
 from trainkit.registry import register
 from trainkit.tasks.base import Double, Numbers, Section, Sum, Table, Task, listed, numbered
 from trainkit.tasks.rows import TOLD, check_outputs, check_rows
+from trainkit.text import written
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Regression(Task):
 
     def table(self, summaries: dict[str, dict[str, Any]], target: TargetSpec) -> Table | None:
         rows = [
-            [str(index), split, *(f"{column[key]:.4g}" for key in ("min", "mean", "max"))]
+            [str(index), split, *(written(column[key]) for key in ("min", "mean", "max"))]
             for split, summary in summaries.items()
             for index, column in enumerate(summary.get("targets", [])[:TOLD])
         ]
@@ -89,7 +90,7 @@ class Regression(Task):
 
     def answer(self, kept: Numbers, place: int, target: TargetSpec) -> dict[str, str]:
         values = {"true": kept["targets"][place], "predicted": kept["outputs"][place]}
-        return {key: ", ".join(f"{x:.4g}" for x in numbers) for key, numbers in values.items()}
+        return {key: ", ".join(written(float(x)) for x in numbers) for key, numbers in values.items()}
 
     def sections(self, kept: Numbers, target: TargetSpec) -> list[Section]:
         from trainkit.plots.charts import regression
