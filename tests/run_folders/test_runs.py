@@ -95,8 +95,9 @@ def test_columns(trainkit_here: CommandHere, sweep: Path) -> None:
 
 
 @pytest.mark.usefixtures("outputs")
-def test_evaluations_hang_below_their_runs(trainkit_here: CommandHere) -> None:
+def test_evaluations_hang_below_their_runs(trainkit_here: CommandHere, monkeypatch: pytest.MonkeyPatch) -> None:
     """They name the folder by its place, which is another one here: the id still leads to it."""
+    monkeypatch.setenv("COLUMNS", "1000")  # nothing is cut, however long the path of the scratch folder
     lines = trainkit_here("runs").out.splitlines()
     below = [i for i, line in enumerate(lines) if line.startswith("└ ")]
     assert len(below) == 3

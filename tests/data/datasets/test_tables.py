@@ -16,7 +16,7 @@ from trainkit import registry
 from trainkit.data.checks import finish
 from trainkit.data.dataset import Data
 from trainkit.data.datasets.synthetic import synthetic
-from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, TargetSpec
+from trainkit.data.spec import INPUT, TARGET, DataSpec, TargetSpec
 from trainkit.data.splits import Split
 from trainkit.errors import DataError
 from trainkit.tasks.base import num_outputs
@@ -85,7 +85,6 @@ def table(inputs: Any, targets: Any, task: Any = "regression", classes: list[str
     return Data("mine", {"train": Split(np.array(inputs), values)}, TargetSpec(task, classes, width))
 
 
-FEATURES = InputSpec("features", (2,), "float32", normalize=True)
 X = np.arange(6, dtype=np.float32).reshape(3, 2)
 Y = np.zeros((3, 1), np.float32)
 NAN, INF = np.float32("nan"), np.float32("inf")
@@ -119,6 +118,11 @@ def test_what_finish_refuses(data: Data, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         finish(data)
     assert str(caught.value).startswith("dataset mine") and "\n" not in str(caught.value)
+
+
+def test_without_a_train_split_it_is_refused() -> None:
+    with pytest.raises(DataError, match="^dataset mine: it has no train split$"):
+        Data("mine", {"test": Split(X, Y)}, TargetSpec("regression"))
 
 
 def test_splits_of_different_shape_are_refused() -> None:

@@ -197,12 +197,13 @@ def test_a_killed_worker_is_one_error(photos: Path) -> None:
 
 
 def test_a_worker_that_hangs_is_one_error(photos: Path) -> None:
-    decoders = Decoders(1, in_memory((10, 3, 16, 16), np.uint8, ""), None, "rgb", patience=3)
+    decoders = Decoders(1, in_memory((10, 3, 16, 16), np.uint8, ""), None, "rgb")
     decoders.submit(0, 0, [])
     assert decoders.result() == []
+    decoders.patience = 0.5  # only now that the worker has started, however long that took
     os.kill(decoders.processes[0].pid, signal.SIGSTOP)
     decoders.submit(0, 0, [])
-    with pytest.raises(ResourceError, match="gave no answer for 3 s.*or set workers=0"):
+    with pytest.raises(ResourceError, match="gave no answer for 0 s.*or set workers=0"):
         decoders.result()
     assert decoders.processes[0].returncode == -signal.SIGKILL
 
