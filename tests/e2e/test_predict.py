@@ -87,7 +87,7 @@ def test_columns_of_a_csv_are_found_by_their_names(iris_run: Path, trainkit_here
     features, labels = held_out(data)
     np.savez(tmp_path / "flowers.npz", x=features)
     with open(tmp_path / "flowers.csv", "w", newline="") as file:
-        names = ["note", *reversed(data.features or [])]
+        names = ["note", *reversed(data.spec.input.names or [])]
         csv.writer(file).writerows([names, *(["fine", *reversed(row.tolist())] for row in features)])
     done = trainkit_here("predict", f"ckpt={iris_run}", "input=[flowers.csv,flowers.npz]", "topk=9")
     assert done.code == 0, done.err
@@ -98,7 +98,7 @@ def test_columns_of_a_csv_are_found_by_their_names(iris_run: Path, trainkit_here
     for by_name, by_place in zip(found[:half], found[half:], strict=True):
         assert [by_name[field] for field in fields] == [by_place[field] for field in fields]
         assert sum(float(by_name[field]) for field in fields[1::2]) == pytest.approx(1, abs=1e-5)
-    accuracy = np.mean([row["class"] == (data.classes or [])[label] for row, label in zip(found, labels, strict=False)])
+    accuracy = np.mean([row["class"] == (data.spec.target.classes or [])[label] for row, label in zip(found, labels, strict=False)])
     assert accuracy == pytest.approx(metrics(trainkit_here, f"ckpt={iris_run}")["accuracy"], abs=1e-6)
 
 
@@ -146,7 +146,7 @@ def test_names_of_features_are_scikit_learns() -> None:
     from sklearn import datasets
 
     for name in ("iris", "wine", "breast_cancer", "diabetes"):
-        ours = getattr(tables, name)(Path(), 0).features
+        ours = getattr(tables, name)(Path(), 0).spec.input.names
         assert ours == list(getattr(datasets, f"load_{name}")().feature_names)
 
 

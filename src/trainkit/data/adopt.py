@@ -17,7 +17,8 @@ from trainkit.tasks.base import task_of
 def adopt(data: Data, spec: DataSpec, path: Path) -> None:
     """Give a data set the class order and the statistics that a checkpoint's model was trained with.
 
-    Raises CheckpointError when the data is not of the model's kind: other names, tasks, shapes or classes.
+    Raises CheckpointError when the data is not of the model's kind: other names, tasks, shapes, columns or
+    classes.
     """
     for what, ours, theirs in (
         ("inputs", _shapes(data.spec), _shapes(spec)),
@@ -25,6 +26,14 @@ def adopt(data: Data, spec: DataSpec, path: Path) -> None:
     ):
         if ours != theirs:
             raise CheckpointError(f"dataset {data.name} has {what} {ours}, but '{path}' was trained on {theirs}")
+    for name, known in spec.inputs.items():
+        for column, (ours, theirs) in enumerate(
+            zip(data.spec.inputs[name].names or [], known.names or [], strict=False)
+        ):
+            if ours != theirs:
+                raise CheckpointError(
+                    f"dataset {data.name} has '{ours}' in column {column}, but '{path}' was trained on '{theirs}' there"
+                )
     for name, target in spec.targets.items():
         mine = data.spec.targets[name]
         if mine.classes is not None and mine.classes != target.classes:

@@ -91,11 +91,6 @@ NAN, INF = np.float32("nan"), np.float32("inf")
 AB = ["a", "b"]
 
 
-def test_a_data_set_has_a_train_split() -> None:
-    with pytest.raises(DataError, match="dataset mine: it has no train split"):
-        Data("mine", {"test": Split(X, Y)}, TargetSpec("regression"), FEATURES)
-
-
 @pytest.mark.parametrize(
     ("data", "message"),
     [

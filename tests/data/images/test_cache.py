@@ -200,6 +200,7 @@ def test_bad_images_are_remembered(photos: Path, cache: Path, tmp_path: Path) ->
 LOAD = """
 import sys
 from pathlib import Path
+from trainkit.data.datasets.folder import folder
 data = folder(Path("x"), 0, root=Path(sys.argv[1]), image_size=16).decoded(int(sys.argv[2]))
 print(data.splits["train"].inputs.sum(), *data.notes)
 """
