@@ -23,6 +23,8 @@ ROOT = Path(__file__).parent.parent
 for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # of a shell's background job some are ignored, and
     if signal.getsignal(signum) is signal.SIG_IGN:  # would be in each command that a test starts and stops with them
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the processors: pools of threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 if importlib.util.find_spec("trainkit") is None:  # a checkout that is not installed
     sys.path.insert(0, str(ROOT / "src"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from conftest import process_restored
 from trainkit import registry
 from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
@@ -20,8 +22,10 @@ QUICK = ["device=cpu", "device.threads=1", "epochs=2"]
 
 
 @pytest.fixture(autouse=True)
-def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
+    with process_restored():
+        yield
 
 
 def train(*words: str) -> Path:

@@ -37,12 +37,12 @@ ROWS = [
         proof=(f"{LOOP}::test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved",),
     ),
     Fault(39, "exploding gradients", proof=(f"{LOOP}::test_clip_bounds_the_first_update",)),
-    Fault(  # no label is ignored: those outside the classes are refused when the data is read
+    Fault(  # no label is ignored: negative ones are refused when the data is read
         40,
         "all labels ignored",
         NPZ,
         3,
-        "row 0 is -100, outside 0",
+        "row 0 is -100; classes count from 0",
         arrays(y=[-100] * 20),
     ),
     Fault(
