@@ -100,6 +100,7 @@ def test_the_average_of_a_shared_matrix_moves_once_in_a_step(name: str) -> None:
 WORDS = ["plugins=[shared_plugin]", "device=cpu", "device.threads=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shared_models.NAMES)
 def test_every_verb_works_with_it(name: str, trainkit_here: CommandHere, tmp_path: Path) -> None:
     shared_models.lay_out(tmp_path)

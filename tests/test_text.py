@@ -128,6 +128,7 @@ def hostile_folder(root: Path) -> None:
     (root / "train" / "third" / f"{HOSTILE}.png").write_bytes(b"no image")
 
 
+@pytest.mark.slow
 def test_hostile_class_and_file_names_are_only_shown(trainkit: Command, tmp_path: Path) -> None:
     hostile_folder(tmp_path / "images")
     words = ["dataset=folder", "dataset.root=images", "dataset.image_size=8", "val_fraction=0", *FAST]

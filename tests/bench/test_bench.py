@@ -32,6 +32,8 @@ from trainkit.loop import train_step
 from trainkit.randomness import key, permutation
 from trainkit.tasks.meter import sum_terms
 
+pytestmark = pytest.mark.slow
+
 TRAIN, TEST = 400, 100
 
 

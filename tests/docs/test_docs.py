@@ -38,6 +38,8 @@ from trainkit.data.dataset import Data
 from trainkit.data.spec import InputSpec, TargetSpec
 from trainkit.data.splits import Split
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PLAY = Path(__file__).with_name("play.py")
 DATA = Path(os.environ.get("TRAINKIT_DATA", ROOT.parent / "shared" / "datasets"))

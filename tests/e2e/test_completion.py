@@ -164,6 +164,7 @@ TYPED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", list(START))
 def test_real_shells(shell: str, place: Path) -> None:
     if shutil.which(shell) is None:

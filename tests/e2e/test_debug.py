@@ -60,6 +60,7 @@ def test_overfit_says_that_it_cannot(trainkit_here: CommandHere, tmp_path: Path)
     assert status(tmp_path / "run")["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_profile_shows_a_table_and_writes_a_trace(trainkit: Command, tmp_path: Path) -> None:
     done = trainkit("train", "debug=profile", "profile=7", *QUICK)
     assert (done.returncode, done.stderr) == (0, "")

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 
 if TYPE_CHECKING:
     from conftest import Command
+
+pytestmark = pytest.mark.slow
 
 
 def test_says_what_is_installed_and_tries_every_device(trainkit: Command, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from trainkit.config.folders import packaged_conf
 if TYPE_CHECKING:
     from conftest import CommandHere
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENT = "# @package _global_\ndefaults:\n  - override /optim: adam\n\noptim:\n  lr: 0.25  # steep\n"
 
 

@@ -24,6 +24,8 @@ from writers import image, lay_out
 if TYPE_CHECKING:
     from conftest import CommandHere
 
+pytestmark = pytest.mark.slow
+
 
 def session(path: Path) -> Any:
     import onnxruntime

@@ -77,6 +77,7 @@ def test_tables_of_predictions_hold_all_digits(
     assert parquet.read_table(tmp_path / "out.parquet")["prediction"].to_pylist() == wanted.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
 def test_exports_give_them_in_double(
     suffix: str, runs: dict[str, Path], trainkit_here: CommandHere, tmp_path: Path

@@ -21,6 +21,8 @@ from terminal import HangUp, Recording, record, row, size, terminal
 
 from conftest import clean_environment, process_restored
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("model.hidden=[8]", "device=cpu", "device.threads=1", "hydra.run.dir=run")
 PLAIN_NAMES = ("NO_COLOR", "CI")
 EPOCH = r"epoch +\d+/\d+ loss \d\.\d{4} acc \d\.\d{4}"

@@ -18,6 +18,8 @@ from conftest import clean_environment
 if TYPE_CHECKING:
     from conftest import Command, CommandHere
 
+pytestmark = pytest.mark.slow
+
 QUICK = (
     "dataset=wine",
     "model.hidden=[8]",

@@ -19,6 +19,8 @@ from writers import lay_out, npz
 if TYPE_CHECKING:
     from conftest import CommandHere
 
+pytestmark = pytest.mark.slow
+
 FAST = ("device=cpu", "device.threads=1", "hydra.run.dir=run", "model=linear", "dataset=npz", "dataset.file=data.npz")
 
 

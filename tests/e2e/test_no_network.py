@@ -16,6 +16,8 @@ from writers import class_folders, lay_out
 if TYPE_CHECKING:
     from conftest import Command
 
+pytestmark = pytest.mark.slow
+
 # Python runs this file at the start of every process that finds it on its path: the decoding workers too.
 WATCH = """
 import os, socket, sys

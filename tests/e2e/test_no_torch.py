@@ -10,6 +10,8 @@ import pytest
 
 from conftest import clean_environment
 
+pytestmark = pytest.mark.slow
+
 PROBE = """
 import sys
 from trainkit.cli import main

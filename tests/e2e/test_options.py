@@ -37,6 +37,7 @@ def beside(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_plugin_needs_no_file(beside: Path, trainkit_here: CommandHere) -> None:
     unnamed = trainkit_here("train", "model=wide")
     assert unnamed.code == 2 and "model=…: option 'wide' is not known; choose from: airbench" in unnamed.err
@@ -87,6 +88,7 @@ def test_a_file_sets_other_defaults(beside: Path, trainkit_here: CommandHere) ->
     assert "wide      ours\n          width=3" in trainkit_here("ls", "model", "--plugins", "wide_model").out
 
 
+@pytest.mark.slow
 def test_nor_does_a_component_of_ours(tmp_path: Path) -> None:
     """A copy of trainkit without its files of models and optimizers."""
     shutil.copytree(ROOT / "src" / "trainkit", tmp_path / "src" / "trainkit")

@@ -13,6 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Command, CommandHere
 
+pytestmark = pytest.mark.slow
+
 FAST = ("device=cpu", "device.threads=1")
 
 

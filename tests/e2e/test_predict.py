@@ -28,6 +28,8 @@ from writers import image, lay_out, packed
 if TYPE_CHECKING:
     from conftest import Command, CommandHere
 
+pytestmark = pytest.mark.slow
+
 
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))

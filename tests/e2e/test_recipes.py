@@ -25,6 +25,8 @@ from trainkit.tasks.base import task_of
 from trainkit.tasks.meter import Meter
 from trainkit.training.speed import mirrored
 
+pytestmark = pytest.mark.slow
+
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 QUICK = ["device=cpu", "device.threads=1", "epochs=1"]

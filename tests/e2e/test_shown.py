@@ -18,6 +18,8 @@ from writers import npz
 if TYPE_CHECKING:
     from conftest import Command
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "\x1b]0;owned\x07\x1b[2Jcat\u202egpj.exe\x9b31m"  # title, clear the screen, right to left, C1
 
 

@@ -22,6 +22,8 @@ from conftest import clean_environment
 if TYPE_CHECKING:
     from conftest import Command, CommandHere
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("model.hidden=[8]", "epochs=1", "device=cpu", "device.threads=1")
 FAST = ("epochs=1", "device=cpu", "device.threads=1")
 

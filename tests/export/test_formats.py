@@ -21,6 +21,8 @@ from trainkit.errors import TrainkitError
 from trainkit.export import formats
 from trainkit.export.formats import Deployed
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SMALL: dict[str, dict[str, Any]] = {
     "resnet9": {"width": 4, "temperature": 0.1},

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from test_processes import FAST, finished
 
+pytestmark = pytest.mark.slow
+
 SIZE = 1 << 20
 
 

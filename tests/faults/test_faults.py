@@ -45,6 +45,7 @@ def test_every_row_is_shown_or_says_why_not() -> None:
         assert not row.words or row.shows, row.id
 
 
+@pytest.mark.slow
 def test_every_named_test_exists() -> None:
     """Pytest itself finds them: it fails when one of the names collects nothing."""
     names = sorted({name for row in ROWS for name in row.proof})

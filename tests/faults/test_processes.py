@@ -23,6 +23,8 @@ from writers import class_folders, lay_out
 if TYPE_CHECKING:
     from conftest import CommandHere
 
+pytestmark = pytest.mark.slow
+
 FAST = ["device=cpu", "device.threads=1", "model=linear", "epochs=1"]
 ENDLESS = [*FAST[:3], "epochs=1000000"]
 

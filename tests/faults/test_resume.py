@@ -19,6 +19,8 @@ from writers import npz, packed, table
 if TYPE_CHECKING:
     from conftest import CommandHere, Outcome
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = '''
 import os
 import shutil

@@ -21,6 +21,8 @@ from trainkit.planning.layers import measure_work
 from trainkit.planning.lr_range import judge
 from trainkit.planning.memory import TensorPeak
 
+pytestmark = pytest.mark.slow
+
 LOSS = as_loss(nn.CrossEntropyLoss())
 
 

@@ -15,6 +15,8 @@ from digest import facts
 if TYPE_CHECKING:
     from nursery import Nursery
 
+pytestmark = pytest.mark.slow
+
 Both = tuple[changed.Change, changed.Change]
 
 

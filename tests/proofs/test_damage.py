@@ -18,6 +18,8 @@ from trainkit.cli import main
 from trainkit.errors import CheckpointError
 from trainkit.run_folders.rundir import read_status
 
+pytestmark = pytest.mark.slow
+
 WORDS = [*BUSY, "batch_size=256", "epochs=6", "checkpoint_every=2steps", "keep_last=3"]
 
 

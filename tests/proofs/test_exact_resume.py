@@ -22,6 +22,8 @@ from trainkit.run_folders.rundir import read_status
 if TYPE_CHECKING:
     from nursery import Nursery
 
+pytestmark = pytest.mark.slow
+
 WORDS = [*BUSY, "batch_size=256", "epochs=6", "checkpoint_every=1steps", "keep_last=3"]
 STEPS = 24  # of 36: it stops early, after four epochs, because of the learning rate
 

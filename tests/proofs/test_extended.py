@@ -11,6 +11,8 @@ from scenes import BUSY
 from trainkit.cli import main
 from trainkit.run_folders.rundir import read_status
 
+pytestmark = pytest.mark.slow
+
 CONSTANT = [word for word in BUSY if not word.startswith(("schedule", "patience"))] + ["batch_size=256"]
 LONG = [*CONSTANT, "schedule=cosine", "schedule.warmup=0.5"]
 RULES = ["hold", "stretch", "rewarm"]

@@ -18,6 +18,8 @@ from writers import image
 if TYPE_CHECKING:
     from nursery import Nursery
 
+pytestmark = pytest.mark.slow
+
 FENCE = (60, 2000)  # seconds, megabytes beside what torch has
 RUN = "outputs/train/run"
 CPU = ("device=cpu", "device.threads=1")

@@ -21,6 +21,8 @@ from trainkit.run_folders.rundir import read_status
 if TYPE_CHECKING:
     from nursery import Nursery
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 8
 
 

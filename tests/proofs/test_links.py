@@ -17,6 +17,8 @@ from trainkit.run_folders import rundir
 if TYPE_CHECKING:
     from nursery import Nursery
 
+pytestmark = pytest.mark.slow
+
 SECONDS = (60, 4000)
 
 

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import memory
+import pytest
 
 if TYPE_CHECKING:
     from nursery import Nursery
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_checkpoint_is_written_and_read_tensor_by_tensor(tmp_path: Path, nursery: Nursery) -> None:

@@ -21,6 +21,8 @@ from trainkit.cli import main
 from trainkit.randomness import permutation
 from trainkit.run_folders.rundir import read_status
 
+pytestmark = pytest.mark.slow
+
 ROWS, BATCH = 144, 16
 STEPS = ROWS // BATCH
 HUGE = 17  # the row that overflows

@@ -23,6 +23,8 @@ from trainkit.cli import main
 if TYPE_CHECKING:
     from nursery import Nursery
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[-1]], ids=str)
 def test_killed_at_every_call(case: saving.Case, tmp_path: Path, nursery: Nursery) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from report.browser import Browser, browser, executable
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = [400, 1400]
 # What reaches beyond the page sideways and does not lie in a box that scrolls by itself.
 OVERFLOWING = """

@@ -18,6 +18,8 @@ from trainkit.tasks.metrics import describe_metrics, headline, read_metrics
 if TYPE_CHECKING:
     from conftest import Command, CommandHere
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = """
 import numpy as np
 from trainkit import register

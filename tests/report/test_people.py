@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from conftest import CommandHere
 
+pytestmark = pytest.mark.slow
+
 FAST = ("device=cpu", "device.threads=1", "epochs=1")
 
 

@@ -26,6 +26,8 @@ from writers import alias_bomb
 if TYPE_CHECKING:
     from conftest import Command, CommandHere
 
+pytestmark = pytest.mark.slow
+
 FAST = ("device=cpu", "device.threads=1", "hydra.run.dir=run")
 XHTML = "{http://www.w3.org/1999/xhtml}"
 HOSTILE = [

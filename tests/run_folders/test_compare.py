@@ -18,6 +18,8 @@ from conftest import clean_environment
 from trainkit.console.columns import width_of
 from trainkit.run_folders.groups import letters
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["made_runs"]
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ import pytest
 from conftest import clean_environment
 from trainkit.console.columns import cut, lines_of, width_of
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["made_runs"]
 
 if TYPE_CHECKING:

@@ -27,6 +27,8 @@ from trainkit.training.run import Run
 from trainkit.training.signals import Stop
 from trainkit.training.speed import prepare
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

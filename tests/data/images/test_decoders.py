@@ -246,6 +246,7 @@ def long_run(photos: Path, tmp_path: Path) -> Any:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_is_killed_ends_with_6_and_keeps_its_checkpoint(long_run: Any) -> None:
     process, log, place_ = long_run
     os.kill(children(process.pid)[0], signal.SIGKILL)
@@ -257,6 +258,7 @@ def test_a_run_whose_worker_is_killed_ends_with_6_and_keeps_its_checkpoint(long_
     assert checkpoint.load(last)[1]["progress"]["epoch"] >= 1
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_killed_run(long_run: Any) -> None:
     process, _, _ = long_run
     workers = children(process.pid)
