@@ -154,6 +154,8 @@ def compose_checked(config_name: str, frame: type[Config], overrides: list[str])
 
 def _located(fault: str, overrides: list[str], config_name: str, values: dict[str, Any]) -> str:
     """The fault of a value with the file and line that set it, where a file of the user's did."""
+    if not folders.TrainkitSearchPath.folders:  # there is no such file: looking takes as long as composing
+        return fault
     match = re.match(r"(?:\S+: )?key '([\w.]+)' is not known|([\w.]+?)(?:\.name)?(?:\[\d+\])*:", fault)
     key = (match[1] or match[2]) if match else ""
     while key and not (places := [place for place in origins(key, overrides, config_name, values) if not place.hidden]):
