@@ -98,7 +98,9 @@ def test_columns_of_a_csv_are_found_by_their_names(iris_run: Path, trainkit_here
     for by_name, by_place in zip(found[:half], found[half:], strict=True):
         assert [by_name[field] for field in fields] == [by_place[field] for field in fields]
         assert sum(float(by_name[field]) for field in fields[1::2]) == pytest.approx(1, abs=1e-5)
-    accuracy = np.mean([row["class"] == (data.spec.target.classes or [])[label] for row, label in zip(found, labels, strict=False)])
+    accuracy = np.mean(
+        [row["class"] == (data.spec.target.classes or [])[label] for row, label in zip(found, labels, strict=False)]
+    )
     assert accuracy == pytest.approx(metrics(trainkit_here, f"ckpt={iris_run}")["accuracy"], abs=1e-6)
 
 
