@@ -126,6 +126,9 @@ STRANGERS = [
         r"dataset=a.csv: no data set reads such a file: .*npz",
         {"a.csv": "1"},
     ),
+    Row(
+        "x-no-path-alone", "train /nope/x", 2, r"'/nope/x' alone: no such file or folder; a path is for dataset=folder"
+    ),
     Row("x-no-path-for-dataset", "train dataset=/nope/x", 2, r"dataset=/nope/x: no such file or folder; a path is for"),
     Row("x-no-dataset", "train dataset=csv", 2, r"dataset=…: option 'csv' is not known; choose from: .*wine$"),
     Row("x-config-flag", "train --config my.yaml", 2, rf"unknown flag '--config' \({EXPERIMENT}"),

@@ -110,6 +110,9 @@ register("loss", "not_a_loss", serves=["classification"])(lambda num_outputs: nn
 register("optim", "not_an_optimizer")(lambda named_params: list(named_params))
 register("augment", "not_an_augment")(lambda in_shape, num_outputs: lambda images: images)
 register("schedule", "not_a_schedule")(lambda total_steps, steps_per_epoch: None)
+register("sampler", "not_a_sampler")(lambda num_samples: range(num_samples))
+register("sampler", "a_list")(lambda num_samples: lambda epoch: list(range(num_samples)))
+register("sampler", "beyond")(lambda num_samples: lambda epoch: torch.arange(num_samples) + 1)
 register("schedule", "tensors")(lambda total_steps, steps_per_epoch: lambda step: torch.ones(()))
 
 X, Y = np.zeros((20, 3), np.float32), np.arange(20) % 2
@@ -137,7 +140,7 @@ dataset("no_task", lambda: Data("mine", {"train": Split(X, Y)}, TargetSpec("rank
 @pytest.fixture(autouse=True)
 def _plugin(tmp_path: Path) -> None:
     files = {"mine.py": PLUGIN}
-    for group in ("model", "loss", "optim", "augment", "schedule", "dataset"):
+    for group in ("model", "loss", "optim", "augment", "sampler", "schedule", "dataset"):
         for name in re.findall(rf'(?:register\("{group}", |^{group}\()"(\w+)"', PLUGIN, re.M):
             files[f"conf/{group}/{name}.yaml"] = f"name: {name}\n"
     files["conf/model/lookup.yaml"] = "name: lookup\n"
@@ -177,6 +180,13 @@ CASES = [
         2,
         "the builder of schedule 'not_a_schedule' returned None; .* a function of the step$",
     ),
+    (
+        "sampler=not_a_sampler",
+        2,
+        "the builder of sampler 'not_a_sampler' returned a range; .* a function of the epoch$",
+    ),
+    ("sampler=a_list", 2, r"sampler 'a_list' gave a list; it must give rows .*: an int64 tensor of shape \(N,\)$"),
+    ("sampler=beyond", 2, "sampler 'beyond' gave row 1294; the train split has 1294$"),
     ("schedule=tensors", 2, "schedule 'tensors' gave Tensor for step 0; it must give a finite number$"),
     ("dataset=nothing", 3, "the builder of dataset 'nothing' returned None; .* trainkit.data.dataset.Data$"),
     ("dataset=pair", 3, "the builder of dataset 'pair' returned a tuple"),
@@ -311,3 +321,12 @@ def test_a_look_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def everything(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
+
+
+def test_a_metric_of_the_wrong_kind(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    lines = "@register('metric', serves=['classification'])\ndef odd(num_outputs):\n    return 3\n"
+    lay_out(tmp_path, {"mine.py": f"from trainkit.registry import register\n\n\n{lines}"})
+    outcome = trainkit_here("train", *FAST)
+    told = "the builder of metric 'odd' returned a int; it must return a trainkit.tasks.base.Sum"
+    assert (outcome.code, outcome.err) == (2, f"trainkit: error: {told}\n")
+    assert not list(tmp_path.glob("outputs/train/*"))

@@ -41,7 +41,13 @@ def test_a_run_folder_that_takes_not_a_byte(tmp_path: Path) -> None:
     code, _, err = finished(tmp_path, "train", *FAST, preexec_fn=limited)
     (line,) = err.splitlines()
     assert code == 6 and line.startswith("trainkit: error: cannot write ") and "File too large" in line
-    assert not list(tmp_path.rglob(".lock"))
+    assert not list(tmp_path.glob("outputs/train/*"))
+    assert finished(tmp_path, "train", *FAST)[0] == 0
+    (run,) = tmp_path.glob("outputs/train/*")
+    for words in (("resume", run, "epochs=+1"), ("reproduce", run), ("eval", f"ckpt={run}")):
+        code, _, err = finished(tmp_path, *map(str, words), preexec_fn=limited)
+        assert code == 6 and "File too large" in err
+        assert [path for path in tmp_path.glob("outputs/*/*") if path != run] == []
 
 
 def test_a_full_disk(small_disk: Path) -> None:

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 
 from trainkit import registry
 from trainkit.errors import ConfigError
-from trainkit.optim.schedules import pure
+from trainkit.optim.schedules import pure, scheduled
 
 PER_EPOCH = 7
 EPOCHS = 9
@@ -179,3 +179,34 @@ def test_one_that_remembers_is_refused(make, epochs: int) -> None:
 def test_what_is_no_finite_number_is_refused(value: object, shown: str) -> None:
     with pytest.raises(ConfigError, match=f"schedule 'mine' gave {shown} for step 9; it must give a finite number"):
         pure(lambda: lambda step: value if step == 9 else 1.0, "mine", 10, 10)
+
+
+def plateau() -> Callable[[int, list[float]], float]:
+    """Halves when the last epoch was no better, and remembers that it did."""
+    known = {"best": float("-inf"), "factor": 1.0}
+
+    def factor(step: int, history: list[float]) -> float:
+        if history and history[-1] > known["best"]:
+            known["best"] = history[-1]
+        elif history:
+            known["factor"] /= 2
+        return known["factor"]
+
+    return factor
+
+
+@pytest.mark.parametrize("history", [[], [0.5, 0.6]])
+def test_one_that_remembers_the_history_is_refused(history: list[float]) -> None:
+    with pytest.raises(ConfigError, match="schedule 'mine' gave .* it must depend on the step alone"):
+        scheduled(lambda total: plateau(), "mine", [], 5, 10, history)
+
+
+def test_a_held_factor_is_that_of_the_history_that_came() -> None:
+    history: list[float] = []
+    by_history = lambda total: lambda step, history: 1 / (1 + len(history) + sum(history))  # noqa: E731
+    factor = scheduled(by_history, "mine", ["hold@2"], 4, 10, history)
+    assert factor(0) == 1.0
+    history += [3.0]
+    assert factor(10) == factor(19) == 1 / 5
+    history += [7.0]
+    assert factor(20) == factor(39) == 1 / 5  # as it was at the end of epoch 2

@@ -140,7 +140,7 @@ def test_csv(text: str, features: list[str] | None, values: list[list[float]], t
 
 
 def test_a_bad_row_of_a_csv_is_told_and_the_others_are_read(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,b\n1,2\n3\n,5\nsix,7\nnan,8\n9,1e99\n10,11\n1_000,12\n")
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n3\n,5\nsix,7\nnan,8\n9,1e99\n10,11\n1_000,12\n٣,13\n", encoding="utf-8")
     values, errors = read(tmp_path / "t.csv", ["a", "b"])
     assert errors == [
         None,
@@ -151,6 +151,7 @@ def test_a_bad_row_of_a_csv_is_told_and_the_others_are_read(tmp_path: Path) -> N
         "column 'b' is inf",
         None,
         "column 'a' is '1_000', not a number",
+        "column 'a' is '٣', not a number",
     ]
     np.testing.assert_array_equal(values[[0, 6]], [[1, 2], [10, 11]])
 

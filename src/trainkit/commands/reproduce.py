@@ -13,7 +13,7 @@ from trainkit.checkpoints import checkpoint, record
 from trainkit.commands.resume import names, overridden, stored_config, typed, values, words_of
 from trainkit.config.changes import changes_bits, changes_meaning, differences, flat
 from trainkit.console.console import Console
-from trainkit.errors import CheckpointError, ConfigError
+from trainkit.errors import CheckpointError, ConfigError, TrainkitError
 from trainkit.launch.job import Job, run_job
 from trainkit.run_folders import rundir
 
@@ -44,7 +44,11 @@ def reproduce(argv: Sequence[str]) -> int:
     log = events_to_compare(original, console)
     config = typed(overridden(stored, given))
     folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
-    storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "reproduces": str(original)})
+    try:
+        storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "reproduces": str(original)})
+    except TrainkitError:
+        rundir.remove(folder)
+        raise
     console.say(f"reproduces {rundir.shown(original)} in {rundir.shown(folder)}")
     indented = Console(as_json=as_json, prefix="  ")
     command = ["trainkit", "reproduce", *argv]

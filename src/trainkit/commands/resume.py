@@ -227,8 +227,8 @@ def copy_of(parent: Path, config: Train, console: Console, command: Sequence[str
     rule = config.extensions[-1].partition("@")[0]
     console.say(f"extends {rundir.shown(parent)} to {config.epochs} epochs, lr by {rule}, in {rundir.shown(folder)}")
     facts = {"verb": "train", "state": "created", "parent": str(parent)}
-    storage.replace_json(folder / "status.json", {**facts, "overrides": without_secrets(list(overrides))})
     try:
+        storage.replace_json(folder / "status.json", {**facts, "overrides": without_secrets(list(overrides))})
         copy_state(parent, folder)
         rundir.write_command(folder, command)
         rundir.write_config(folder, to_plain(config))

@@ -38,7 +38,7 @@ def word(keys: Iterable[str], text: str) -> str | None:
         return f"'{text}' alone: write {groups[0]}={text}"
     place = Path(os.path.expanduser(text))
     if not place.exists():
-        return None
+        return f"'{text}' alone: {data_set(text)}" if "optim" in known and os.sep in text else None
     is_run = (place / "status.json").exists() or place.suffix == ".safetensors"
     if "optim" not in known:
         key = "ckpt" if is_run or "input" not in known else "input"

@@ -56,7 +56,11 @@ def run_job(
     """
     run = RunDir(job.folder, job.verb, is_new=job.is_new)
     started = time.monotonic()
-    run.open(to_plain(job.config), job.command, job.overrides)
+    try:
+        run.open(to_plain(job.config), job.command, job.overrides)
+    except TrainkitError:
+        run.discard()
+        raise
     if log:
         open_log(job)
     try:

@@ -46,10 +46,13 @@ def scheduled(
         factor = make(total_steps)
         if len(inspect.signature(factor).parameters) < 2:
             return factor
-        return lambda step: factor(step, history[first_epoch : first_epoch + step // steps_per_epoch])
+        return lambda step: factor(step, known[first_epoch : first_epoch + step // steps_per_epoch])
 
     whole = functools.partial(extended, part, ends, [rule for rule, _, _ in parts], steps_per_epoch)
-    return pure(whole, name, epochs * steps_per_epoch, steps_per_epoch)
+    known = [*history, *[0.0] * (epochs - len(history))]  # of epochs to come too: without any, all is a first epoch
+    factor = pure(whole, name, epochs * steps_per_epoch, steps_per_epoch)
+    known = history
+    return factor
 
 
 def extended(make: Callable[[int, int], Factor], ends: list[int], rules: list[str], steps_per_epoch: int) -> Factor:
@@ -69,8 +72,7 @@ def _continued(
     before: Factor, rule: str, begin: int, end: int, make: Callable[[int, int], Factor], steps_per_epoch: int
 ) -> Factor:
     if rule == "hold":
-        held = before(begin - 1)
-        return lambda step: before(step) if step < begin else held
+        return lambda step: before(min(step, begin - 1))  # asked anew: what it depends on is not known before then
     if rule == "stretch":
         longer = make(end, 0)
         return lambda step: before(step) if step < begin else longer(step)

@@ -124,8 +124,8 @@ def _csv(path: str, wanted: Wanted, size: int) -> Iterator[Block]:
 
 
 def _number(cell: str) -> float:
-    """The number in a cell. Raises ValueError; also for `1_000`, which Python would take for a thousand."""
-    if "_" in cell:
+    """The number in a cell. Raises ValueError; also for `1_000` and digits of other scripts, which Python takes."""
+    if "_" in cell or not cell.strip().isascii():
         raise ValueError(cell)
     return float(cell)
 

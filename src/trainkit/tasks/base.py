@@ -306,8 +306,16 @@ def num_outputs(spec: DataSpec) -> int:
 
 
 def sums_of(target: TargetSpec, *, full: bool, topk: int) -> list[Sum]:
-    """What the task measures, see `Task.sums`, and where `full` the metrics that plug-ins have registered for it."""
+    """What the task measures, see `Task.sums`, and where `full` the metrics that plug-ins have registered for it.
+
+    Raises ConfigError when one of these is something else.
+    """
     task = task_of(target)
     known = {"target": target, "num_outputs": task.num_outputs(target)}
     found = [registry.get("metric", name) for name in registry.names("metric") if full]
-    return [*task.sums(target, full=full, topk=topk), *(one.make(known) for one in found if task.name in one.serves)]
+    more = {one.name: one.make(known) for one in found if task.name in one.serves}
+    for name, made in more.items():
+        if not isinstance(made, Sum):
+            what = "None" if made is None else f"a {type(made).__name__}"
+            raise ConfigError(f"the builder of metric '{name}' returned {what}; it must return a {Sum.__module__}.Sum")
+    return [*task.sums(target, full=full, topk=topk), *more.values()]
