@@ -31,13 +31,13 @@ examples:
   trainkit plan dataset=mnist model=cnn optim=adam epochs=3
   trainkit plan model=cnn optim=adam --lr-range --plot lr.png
       try learning rates over seven decades in 300 steps
-  trainkit plan model=cnn --max-batch --memory 2GB
+  trainkit plan model=cnn device=cuda --max-batch --memory 2GB
       the largest batch whose step fits, tested
 
 flags:
   --lr-range               train a little with a growing lr; says where the loss falls fastest
   --plot FILE.png          the sweep of --lr-range as a picture
-  --max-batch              the largest batch that fits, tested by real steps
+  --max-batch              the largest batch that fits on a CUDA device, tested by real steps
   --memory SIZE            what --max-batch may use, as in 2GB or 500MB; default: what is free
   --json                   the result as JSON on stdout
   -cd, --config-dir DIR    config files of your own
@@ -97,6 +97,9 @@ def make(config: Train, flags: argparse.Namespace, memory: int | None) -> dict[s
     from trainkit.launch.outcome import refusal
 
     device = build.build_device(config)
+    if flags.max_batch and device.type != "cuda":
+        peak = f"`peak of a step` of trainkit plan batch_size={config.batch_size} says what a batch takes"
+        raise ConfigError(f"--max-batch searches on CUDA devices, and this run is on {device}: {peak}")
     data = build.build_data(config, device)
     build.mirrors(config, data.spec, data.name)
     try:
