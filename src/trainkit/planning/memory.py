@@ -28,11 +28,6 @@ def state_bytes(model: nn.Module) -> int:
     return tensor_bytes(itertools.chain(model.parameters(), model.buffers()))
 
 
-def weight_bytes(run: Run) -> int:
-    """Parameters and buffers of the model."""
-    return state_bytes(run.model)
-
-
 def average_bytes(run: Run) -> int:
     """The moving average of the weights, where one is kept."""
     return state_bytes(run.ema.model) if run.ema is not None else 0
@@ -111,7 +106,7 @@ def peak_of(run: Run, work: Callable[[], None]) -> int:
         work()
         torch.cuda.synchronize(run.device)
         return int(torch.cuda.max_memory_allocated(run.device))
-    state = weight_bytes(run) + average_bytes(run) + optimizer_bytes(run)
+    state = state_bytes(run.model) + average_bytes(run) + optimizer_bytes(run)
     with TensorPeak() as tensors:
         work()
     return state + int(tensors.peak)
