@@ -20,7 +20,7 @@ from trainkit.training.speed import Forward
 
 
 def tensor_bytes(tensors: Iterator[torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def state_bytes(model: nn.Module) -> int:
