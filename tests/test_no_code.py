@@ -40,7 +40,6 @@ ALLOWED = {
     ): "reads back the bytes that were just written, to check them; never a file",
     ("run_folders/configs.py", "yaml.load"): "with the safe loader, in C",
     ("loggers/choose.py", "importlib.import_module"): "of three loggers, by names that were checked",
-    ("planning/memory.py", "ctypes"): "calls malloc_trim of the C library",
     ("runtime.py", "ctypes"): "calls mallopt of the C library",
     ("registry.py", "importlib.import_module"): "of packaged components, and of plugins, which the command line names",
     ("schema.py", "eval"): "of an annotation in the source of a registered builder, which has been imported anyway",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,8 @@ class Difference:
 
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and standard deviation of one value or more."""
-    std = math.sqrt(_variance(values)) if len(values) > 1 else None
-    return Estimate(math.fsum(values) / len(values), std, len(values))
+    std = math.sqrt(statistics.variance(values)) if len(values) > 1 else None
+    return Estimate(statistics.fmean(values), std, len(values))
 
 
 def interval(hits: int, total: int) -> tuple[float, float]:
@@ -74,9 +75,9 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Difference | None:
     """
     from scipy.special import stdtr
 
-    squares = _variance(a) / len(a), _variance(b) / len(b)
+    squares = statistics.variance(a) / len(a), statistics.variance(b) / len(b)
     error = math.sqrt(sum(squares))
-    value = math.fsum(b) / len(b) - math.fsum(a) / len(a)
+    value = statistics.fmean(b) - statistics.fmean(a)
     if error == 0:
         return None
     shares = [square / sum(squares) for square in squares]  # before squaring: tiny variances do not underflow
@@ -144,13 +145,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def _variance(values: Sequence[float]) -> float:
-    if len(set(values)) == 1:
-        return 0.0  # exactly: rounding of the mean must not look like spread
-    mean = math.fsum(values) / len(values)
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def _t_quantile(freedom: float) -> float:

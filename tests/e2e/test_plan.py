@@ -115,14 +115,6 @@ def test_lr_range_suggests_an_lr_that_learns(trainkit_here: CommandHere, tmp_pat
     assert results[found["suggestion"]] > 0.85 > results[lrs[0]]
 
 
-def test_max_batch_ends_at_the_train_split_or_the_limit(trainkit_here: CommandHere) -> None:
-    found = planned(trainkit_here, "dataset=wine", "--max-batch")["max_batch"]
-    assert (found["largest"], found["bound"]) == (128, "the train split")
-    assert found["trials"][-1]["fits"] and found["trials"][-1]["peak"] <= found["limit"]
-    none = planned(trainkit_here, "--max-batch", "--memory", "100kB")["max_batch"]
-    assert none["largest"] is None and not none["trials"][0]["fits"]
-
-
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_output_fits_the_terminal(trainkit: Command, columns: int) -> None:
     words = ("plan", *FAST, "model=cnn", "schedule=cosine", "optim=adam", "optim.lr=0.2")
@@ -139,6 +131,7 @@ def test_output_fits_the_terminal(trainkit: Command, columns: int) -> None:
         ("modl=cnn", 2, "did you mean model?"),
         ("monitor=val/f1", 2, "monitor=val/f1: choose from"),
         ("schedule=cosine schedule.warmup=50", 2, "longer than the run"),
+        ("device=cpu --max-batch", 2, "--max-batch searches on CUDA devices, and this run is on cpu"),
         ("--memory 2GB", 2, "add --max-batch"),
         ("--max-batch --memory lots", 2, "expected a size such as 2GB"),
         ("--plot x.png", 2, "add --lr-range"),

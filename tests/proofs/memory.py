@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from scenes import only_run
 
 from trainkit.checkpoints import checkpoint
 from trainkit.checkpoints.state import Checkpoints
-from trainkit.planning.memory import process_bytes
 
 if TYPE_CHECKING:
     from nursery import Nursery
@@ -45,6 +45,13 @@ def watch(log: str) -> None:
 
     Checkpoints.save = watched_save  # type: ignore[method-assign]
     checkpoint.load = watched_load
+
+
+def process_bytes(name: str) -> int:
+    """A number of /proc/self/status in bytes."""
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.M)
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 def extra_memory(scratch: Path, nursery: Nursery) -> dict[str, float]:

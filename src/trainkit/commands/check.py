@@ -50,9 +50,8 @@ def check(argv: Sequence[str]) -> int:
     if flags.json:
         say_json({**result.facts, "errors": result.errors, "warnings": result.warnings}, indent=2)
     else:
-        width = prose_width()
-        for line in report(result.facts, result.warnings, width) if "splits" in result.facts else []:
-            say(line)
+        if "splits" in result.facts:
+            say(*report(result.facts, result.warnings, prose_width()))
         if not result.errors:
             count = len(result.warnings)
             say(f"nothing would stop training; {count or 'no'} warning{'' if count == 1 else 's'}")
@@ -78,8 +77,7 @@ def report(facts: dict[str, Any], warnings: list[str], width: int) -> list[str]:
     across = ", ".join(f"{pair} {found['contents']:,}" for pair, found in duplicates["across"].items())
     lines += ["", f"copies within a split: {copies}", f"the same across splits: {across or 'none'}"]
     lines += [f"the same with different targets: {facts['conflicts']['contents'] or 'none'}", ""]
-    for text in warnings:
-        lines.append(f"warning: {text}")
+    lines += [f"warning: {text}" for text in warnings]
     return [part for line in lines for part in fitted(line, width)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from trainkit import registry, storage
 from trainkit.checkpoints import checkpoint, record
-from trainkit.commands.resume import names, overridden, stored_config, typed, values, words_of
+from trainkit.commands.resume import names, newest_header, overridden, stored_config, typed, values, words_of
 from trainkit.config.changes import changes_bits, changes_meaning, differences, flat
 from trainkit.console.console import Console
 from trainkit.errors import CheckpointError, ConfigError, TrainkitError
@@ -124,7 +123,7 @@ def compare_tensors(original: Path, folder: Path) -> dict[str, Any]:
 def causes(original: Path, folder: Path) -> dict[str, list[Any]]:
     """What differs in config, samples, runtime and code: {name: [then, now]}."""
     found: dict[str, list[Any]] = {}
-    headers = [newest_header(run) for run in (original, folder)]
+    headers = [newest[0] if (newest := newest_header(run)) else {} for run in (original, folder)]
     for part, prefix in (("config", "config."), ("fingerprint", "samples of "), ("runtime", "")):
         for key, pair in differences(*(flat(header.get(part, {})) for header in headers)).items():
             if part != "config" or changes_bits(key):
@@ -133,14 +132,6 @@ def causes(original: Path, folder: Path) -> dict[str, list[Any]]:
         if key in ("code", "versions.python", "platform"):
             found[key] = [str(value)[:60] for value in pair]
     return found
-
-
-def newest_header(run: Path) -> dict[str, Any]:
-    """What the newest checkpoint of a run that can be read says; empty when there is none."""
-    for path in record.candidates(run / "checkpoints"):
-        with contextlib.suppress(CheckpointError):
-            return checkpoint.read_header(path)
-    return {}
 
 
 def _environment(run: Path) -> dict[str, Any]:

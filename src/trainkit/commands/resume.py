@@ -130,8 +130,12 @@ def stored_config(folder: Path, console: Console) -> dict[str, Any]:
         if rundir.read_status(folder).get("state") == "created":  # a copy without it may be half a copy
             again = "remove it, and give the command again that made it"
             raise CheckpointError(f"'{folder}' was killed while it was made, before its first step: {again}") from error
-        config, path = newest_config(folder)
-        console.note(f"config.yaml is lost or damaged; the config is that of {path.name}")
+        found = newest_header(folder)
+        if found is None:
+            none = "no config.yaml in it that can be read"
+            raise CheckpointError(f"'{folder}' is not the folder of a training run: {none}") from error
+        config = found[0]["config"]
+        console.note(f"config.yaml is lost or damaged; the config is that of {found[1].name}")
     if "ckpt" in config:
         raise CheckpointError(f"'{folder}' is not the folder of a training run")
     refuse_targets(config, folder)
@@ -139,12 +143,12 @@ def stored_config(folder: Path, console: Console) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def newest_config(folder: Path) -> tuple[dict[str, Any], Path]:
-    """What the newest checkpoint that can be read has for a config, and its path. Raises CheckpointError."""
+def newest_header(folder: Path) -> tuple[dict[str, Any], Path] | None:
+    """What the newest checkpoint of a run that can be read says, and its path; None when there is none."""
     for path in record.candidates(folder / "checkpoints"):
         with contextlib.suppress(CheckpointError):
-            return checkpoint.read_header(path)["config"], path
-    raise CheckpointError(f"'{folder}' is not the folder of a training run: no config.yaml in it that can be read")
+            return checkpoint.read_header(path), path
+    return None
 
 
 def accepted(status: dict[str, Any]) -> list[str]:

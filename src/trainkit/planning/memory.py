@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import itertools
-import re
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,17 +20,12 @@ from trainkit.training.speed import Forward
 
 
 def tensor_bytes(tensors: Iterator[torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def state_bytes(model: nn.Module) -> int:
     """Parameters and buffers, those with several names once."""
     return tensor_bytes(itertools.chain(model.parameters(), model.buffers()))
-
-
-def weight_bytes(run: Run) -> int:
-    """Parameters and buffers of the model."""
-    return state_bytes(run.model)
 
 
 def average_bytes(run: Run) -> int:
@@ -107,7 +98,7 @@ def peak_of(run: Run, work: Callable[[], None]) -> int:
     """The most bytes of memory that the model's state and this work took together.
 
     On CUDA what torch's allocator handed out at most, which includes samples that live on the device. On the CPU the
-    larger of two measurements: the tensors that were made, and by how much the process grew (Linux only).
+    state and the tensors that were made.
     """
     if run.device.type == "cuda":
         torch.cuda.synchronize(run.device)
@@ -115,21 +106,7 @@ def peak_of(run: Run, work: Callable[[], None]) -> int:
         work()
         torch.cuda.synchronize(run.device)
         return int(torch.cuda.max_memory_allocated(run.device))
-    state = weight_bytes(run) + average_bytes(run) + optimizer_bytes(run)
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # freed memory that glibc keeps would be used again, and not be seen to grow
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the process's high-water mark begins anew
-    before = process_bytes("VmRSS")
+    state = state_bytes(run.model) + average_bytes(run) + optimizer_bytes(run)
     with TensorPeak() as tensors:
         work()
-    grown = process_bytes("VmHWM") - before
-    return state + max(int(tensors.peak), grown)
-
-
-def process_bytes(name: str) -> int:
-    """A number of /proc/self/status in bytes; 0 where there is none."""
-    with contextlib.suppress(OSError):
-        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.M)
-        return int(found[1]) * 1024 if found else 0
-    return 0
+    return state + int(tensors.peak)
