@@ -35,7 +35,7 @@ from trainkit.tasks.meter import Meter
 from trainkit.training import speed
 from trainkit.training.ema import Ema
 from trainkit.training.guard import Guard
-from trainkit.training.probe import kind, try_out
+from trainkit.training.probe import check_rows, try_out
 from trainkit.training.run import LAST, Monitor, Run
 from trainkit.training.signals import Stop
 
@@ -161,22 +161,11 @@ def build_monitor(config: Train, metrics: Sequence[Metric], target: TargetSpec) 
 
 
 def build_order(config: Train, data: Data) -> Callable[[int], torch.Tensor]:
-    """The rows of the train split in each epoch.
-
-    Raises ConfigError for a sampler that does not fit the targets, or gives something else.
-    """
+    """The rows of the train split in each epoch. Raises ConfigError for a sampler that does not fit the targets."""
     train = data.splits["train"]
     known = {"num_samples": len(train), "strata": strata_of(train, data.spec), "seed": config.seed}
     order: Callable[[int], torch.Tensor] = component("sampler", config.sampler, known)
-    rows: Any = order(0)
-    if not isinstance(rows, torch.Tensor) or rows.dtype != torch.int64 or rows.ndim != 1 or not len(rows):
-        raise ConfigError(
-            f"sampler '{config.sampler.name}' gave {kind(rows)}; it must give rows of the train split: "
-            "an int64 tensor of shape (N,)"
-        )
-    if rows.min() < 0 or rows.max() >= len(train):
-        strange = int(rows.min()) if rows.min() < 0 else int(rows.max())
-        raise ConfigError(f"sampler '{config.sampler.name}' gave row {strange}; the train split has {len(train)}")
+    check_rows(order(0), len(train), config.sampler.name)
     return order
 
 

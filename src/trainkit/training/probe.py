@@ -129,6 +129,17 @@ def _is_float(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
+def check_rows(rows: Any, num_samples: int, name: str) -> None:
+    """Raise ConfigError unless what a sampler gave are rows of the train split."""
+    if not isinstance(rows, torch.Tensor) or rows.dtype != torch.int64 or rows.ndim != 1 or not len(rows):
+        raise ConfigError(
+            f"sampler '{name}' gave {kind(rows)}; it must give rows of the train split: an int64 tensor of shape (N,)"
+        )
+    if rows.min() < 0 or rows.max() >= num_samples:
+        strange = int(rows.min() if rows.min() < 0 else rows.max())
+        raise ConfigError(f"sampler '{name}' gave row {strange}; the train split has {num_samples}")
+
+
 def kind(value: Any) -> str:
     """What a value is, in words: a tensor by its type and shape."""
     if isinstance(value, dict) and all(isinstance(one, torch.Tensor) for one in value.values()):
