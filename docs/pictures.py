@@ -2,7 +2,7 @@
 
 `live`: trains the digits on a pseudo terminal and draws what stood on its screen. Without it, also: trains MNIST, which
 is in $TRAINKIT_DATA, for a minute and sweeps the digits in a scratch folder, has `trainkit report` draw, and takes
-pictures of its pages with Chromium. All of it goes into docs/img/ with few colours, so that the files stay small.
+pictures of its pages with Chromium. All of it goes into docs/img/ with few colors, so that the files stay small.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "img"
-# The colours of a terminal, by the names that pyte has for them.
-COLOURS = {
+# The colors of a terminal, by the names that pyte has for them.
+COLORS = {
     "background": "#16181d",
     "default": "#d8dbe2",
     "green": "#6cc26c",
@@ -50,14 +50,14 @@ def draw_screen(screen: Any, first: str, last: int, name: str) -> None:
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")  # DejaVu Sans Mono, which has blocks and boxes
     fonts = [ImageFont.truetype(folder / f"DejaVuSansMono{kind}.ttf", 15) for kind in ("", "-Bold")]
     wide, high, edge = round(fonts[0].getlength("x")), 19, 12
-    image = Image.new("RGB", (wide * screen.columns + 2 * edge, high * (last + 2) + 2 * edge), COLOURS["background"])
+    image = Image.new("RGB", (wide * screen.columns + 2 * edge, high * (last + 2) + 2 * edge), COLORS["background"])
     draw = ImageDraw.Draw(image)
-    draw.text((edge, edge), f"$ {first}", COLOURS["default"], font=fonts[1])
+    draw.text((edge, edge), f"$ {first}", COLORS["default"], font=fonts[1])
     for y in range(last + 1):
         for x in range(screen.columns):
             cell = screen.buffer[y][x]
             place = (edge + wide * x, edge + high * (y + 1))
-            draw.text(place, cell.data, COLOURS[cell.fg], font=fonts[cell.bold])
+            draw.text(place, cell.data, COLORS[cell.fg], font=fonts[cell.bold])
     image.quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
 
 

@@ -2,7 +2,7 @@
 
 Nothing depends on the history of a generator, so numbers do not change with workers, logging, evaluation
 frequency or the step a run was resumed at, and there is no generator state to save. The keys are hashed, so that
-neighbouring seeds and steps give unrelated streams.
+neighboring seeds and steps give unrelated streams.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def test_resnet9_ends_in_max_pooling_and_a_temperature() -> None:
 
 def correlated(n: int = 300, size: int = 12) -> torch.Tensor:
     noise = torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
-    smooth = functional.avg_pool2d(noise, 3, stride=1)  # neighbours alike
+    smooth = functional.avg_pool2d(noise, 3, stride=1)  # neighbors alike
     return smooth + 0.5 * smooth.flip(1)  # channels alike
 
 

@@ -220,7 +220,7 @@ def test_no_host_sync_between_log_points() -> None:
     run.model.train()
     meter = run.meter(False)
     for epoch in range(2):
-        torch.cuda.set_sync_debug_mode("error" if epoch else "default")  # the first epoch initialises libraries
+        torch.cuda.set_sync_debug_mode("error" if epoch else "default")  # the first epoch initializes libraries
         try:
             for batch in run.train.epoch(epoch):
                 loss, outputs = loop.train_step(run, batch)

@@ -27,7 +27,7 @@ LEAST_FALL = 0.05  # share of the first loss that it must lose for a suggestion
 
 @dataclasses.dataclass(frozen=True)
 class LrRange:
-    """lrs and losses of each step, and the losses averaged with their neighbours.
+    """lrs and losses of each step, and the losses averaged with their neighbors.
 
     falls: where a tenth of the whole fall is done. fastest: where the loss falls fastest over log lr. lowest: where it
     is lowest; above it the loss rises again. suggestion: where four fifths of the fall are done: past the fastest, well

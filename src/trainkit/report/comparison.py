@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORED = len(SERIES)  # the best runs have a color,
-DRAWN = 100  # and so many more are grey
+DRAWN = 100  # and so many more are gray
 PARAMETERS = 8  # at most so many are drawn
 DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)), "-", (0, (5, 1.5))]
 

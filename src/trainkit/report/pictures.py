@@ -87,7 +87,7 @@ def errors(data: Data, predictions: Predictions) -> Arrays:
 
 
 def _shown(images: torch.Tensor, data: Data) -> NDArray[np.uint8]:
-    """Images (n, C, H, W) as grey or color bytes of at most SIDE pixels a side.
+    """Images (n, C, H, W) as gray or color bytes of at most SIDE pixels a side.
 
     Floating-point pixels, which have no range of their own, are stretched from their least to their greatest value.
     """

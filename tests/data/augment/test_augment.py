@@ -90,7 +90,7 @@ def test_alternate_mirrors_each_sample_every_other_epoch() -> None:
     assert pixels.alternating(part).tolist() == [bool(masks[0][7]), bool(masks[0][300])]
 
 
-def test_alternate_coins_of_neighbours_are_unrelated() -> None:
+def test_alternate_coins_of_neighbors_are_unrelated() -> None:
     coins = pixels.alternating(draw(50_000)).float() * 2 - 1
     for lag in (1, 2, 3, 8, 256):
         assert abs(float((coins[lag:] * coins[:-lag]).mean())) < 4 / math.sqrt(50_000)
@@ -184,7 +184,7 @@ def mixed(**alphas: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, to
 
 def test_mixup_blends_images_and_targets_in_the_same_shares() -> None:
     inputs, labels, results, soft = mixed(mixup=0.4)
-    share = soft[torch.arange(300), labels]  # neighbours are of different classes
+    share = soft[torch.arange(300), labels]  # neighbors are of different classes
     assert torch.allclose(soft.sum(dim=1), torch.ones(300))
     assert torch.allclose(soft[torch.arange(300), labels.roll(1)], 1 - share, atol=1e-6)
     kept = share.view(-1, 1, 1, 1)
