@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from trainkit.data.spec import TargetSpec
-from trainkit.plots.charts import confusion
+from trainkit.plots.charts import confusion, regression
 from trainkit.plots.draw import write_ticks
 from trainkit.report.facts import Facts
 from trainkit.report.verdict import verdict
@@ -135,6 +136,18 @@ def test_ticks_have_separators() -> None:
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
     assert "400,000" in [label.get_text() for label in axes.get_yticklabels()]
     assert "0.2" in [label.get_text() for label in axes.get_xticklabels()]
+
+
+def test_long_numbers_below_a_plot_do_not_overlap() -> None:
+    x = np.random.default_rng(0).normal(50_000, 40_000, (200, 1))
+    for panel in regression(x, x + 9000):
+        figure = Figure(figsize=panel.size, layout="constrained")
+        axes = figure.subplots()
+        panel.draw(axes)
+        write_ticks(axes)
+        figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(boxes) >= 3 and all(left.x1 + 2 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_runs_over_seeds_have_a_mean_and_no_best(trainkit_here: CommandHere, tmp_path: Path) -> None:

@@ -186,12 +186,19 @@ def svg(panel: Panel, name: str) -> Markup:
 
 def write_ticks(axes: Axes) -> None:
     """Let the numbers at the axes be written as people write them, where they are large or very small."""
-    from matplotlib.ticker import FuncFormatter, ScalarFormatter
+    from matplotlib.ticker import AutoLocator, FuncFormatter, ScalarFormatter
 
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     for axis in (axes.xaxis, axes.yaxis):
-        largest = float(np.abs(axis.get_view_interval()).max())
-        if isinstance(axis.get_major_formatter(), ScalarFormatter) and not 1e-3 <= largest < 1000:
+        ends = axis.get_view_interval()
+        if isinstance(axis.get_major_formatter(), ScalarFormatter) and not 1e-3 <= float(np.abs(ends).max()) < 1000:
             axis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
+            locator = axis.get_major_locator()
+            if axis is axes.xaxis and isinstance(locator, AutoLocator):  # long numbers side by side need room
+                inches = axes.get_window_extent().width / figure.dpi
+                longest = max(len(written(float(end))) for end in ends)
+                locator.set_params(nbins=max(2, int(inches / (0.08 * longest + 0.15))))
 
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
