@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from trainkit import registry
-from trainkit.config.frame import Eval, Frame, Train, groups
+from trainkit.config.frame import Eval, Export, Frame, Predict, Train, groups
 from trainkit.schema import REQUIRED, check_node, plain, schema_of
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -48,10 +49,12 @@ def test_file_equals_signature(group: str, name: str) -> None:
     assert all("  # " in line or line.endswith(":") for line in lines if not line.startswith("name: "))
 
 
-@pytest.mark.parametrize(("verb", "frame"), [("train", Train), ("eval", Eval)])
-def test_file_equals_frame(verb: str, frame: type[Frame]) -> None:
+@pytest.mark.parametrize(
+    ("verb", "frame"), [("train", Train), ("eval", Eval), ("predict", Predict), ("export", Export)]
+)
+def test_file_equals_frame(verb: str, frame: type[Any]) -> None:
     text = (CONF / f"{verb}.yaml").read_text(encoding="utf-8")
-    node: dict[str, Any] = yaml.safe_load(text)
+    node: Any = OmegaConf.to_container(OmegaConf.create(text))  # which reads 1e-4 as a number, as Hydra does
     chosen = [key for entry in node["defaults"] if isinstance(entry, dict) for key in entry]
     assert [key for key in chosen if key in registry.FAMILIES] == sorted(
         groups(frame), key=list(registry.FAMILIES).index
