@@ -365,7 +365,7 @@ CONFIG = [
         "x-target", "train model=mine", 2, r"mine.yaml: `_target_` is refused", mine("name: mlp\n_target_: os.system\n")
     ),
     Row("x-deep-target", "train model=mine", 2, r"`_target_` is refused", mine("name: mlp\nhidden: [{_target_: x}]\n")),
-    Row("x-typed-targets", "train +model._target_=os.system", 2, r"key 'model._target_' is not known"),
+    Row("x-target-typed", "train +model._target_=os.system", 2, r"key 'model._target_' is not known"),
     Row(
         "x-python-tag",
         "train model=mine",

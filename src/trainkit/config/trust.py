@@ -67,7 +67,9 @@ def faults(hydra: DictConfig, overrides: list[str]) -> list[str]:
     words = node.pop("overrides")
     node["job"].pop("override_dirname")  # the same words
     problems = [f"hydra: `_target_: {name}` is refused: no installed plugin of Hydra has it" for name in _strange(node)]
-    if any(re.search(r"_target_|oc\.(create|decode)", text) for text in _texts(node)):
+    # the two that Hydra itself sets are paths, which may be called anything
+    runtime = {name: value for name, value in node["runtime"].items() if name not in ("cwd", "config_sources")}
+    if any(re.search(r"_target_|oc\.(create|decode)", text) for text in _texts({**node, "runtime": runtime})):
         problems.append("hydra: text that becomes config (oc.create, oc.decode) is refused")
     problems += [f"hydra.{name}: {fault}" for name in ("job_logging", "hydra_logging") for fault in _log(node[name])]
     if not {*words["hydra"], *words["task"]} <= set(overrides):  # each job of a sweep would be composed with them
