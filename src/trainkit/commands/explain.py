@@ -13,7 +13,7 @@ from trainkit.commands.ls import describe as describe_options
 from trainkit.config import folders
 from trainkit.config.compose import compose_values, composing
 from trainkit.config.frame import Train
-from trainkit.config.origin import Origin, field_of, in_files, origins
+from trainkit.config.origin import Origin, defaults_of, field_of, in_files, origins
 from trainkit.config.words import common_flags, ready
 from trainkit.console.columns import prose_width
 from trainkit.errors import ConfigError, nearest
@@ -55,8 +55,10 @@ def explain(argv: Sequence[str]) -> int:
         if values is None or problems:
             raise ConfigError(*problems)
 
+        read = defaults_of(name, overrides)
+
         def facts_of(key: str) -> dict[str, Any]:
-            return _facts(key, values, origins(_known(key, values), overrides, name, values))
+            return _facts(key, values, origins(_known(key, values), overrides, read, values))
 
         facts = []
         for key in keys:

@@ -21,7 +21,7 @@ from trainkit.config import folders, guess, trust
 from trainkit.config.check import check
 from trainkit.config.folders import packaged_conf
 from trainkit.config.frame import Config, Eval, Export, Predict, Train, groups
-from trainkit.config.origin import in_files, origins
+from trainkit.config.origin import defaults_of, in_files, origins
 from trainkit.config.stored import OPTION
 from trainkit.errors import ConfigError, unknown
 from trainkit.schema import schema_of
@@ -158,7 +158,8 @@ def _located(fault: str, overrides: list[str], config_name: str, values: dict[st
         return fault
     match = re.match(r"(?:\S+: )?key '([\w.]+)' is not known|([\w.]+?)(?:\.name)?(?:\[\d+\])*:", fault)
     key = (match[1] or match[2]) if match else ""
-    while key and not (places := [place for place in origins(key, overrides, config_name, values) if not place.hidden]):
+    found = defaults_of(config_name, overrides)
+    while key and not (places := [place for place in origins(key, overrides, found, values) if not place.hidden]):
         key = key.rpartition(".")[0]  # a mapping as a whole
     last = places[-1] if key else None
     return f"{last.where}: {fault}" if last is not None and last.is_own else fault

@@ -59,10 +59,13 @@ def field_of(key: str, values: dict[str, Any]) -> Field | None:
     return schema.get(rest[-1])
 
 
-def origins(key: str, overrides: list[str], config_name: str, values: dict[str, Any]) -> list[Origin]:
-    """The places that set a key or, for a group, choose its option. Hydra must be ready to compose."""
-    loader = GlobalHydra.instance().config_loader()
-    found = loader.compute_defaults_list(config_name, overrides, RunMode.RUN)
+def defaults_of(config_name: str, overrides: list[str]) -> Any:
+    """Hydra's list of the files that a config is composed of. Hydra must be ready to compose; it reads all of them."""
+    return GlobalHydra.instance().config_loader().compute_defaults_list(config_name, overrides, RunMode.RUN)
+
+
+def origins(key: str, overrides: list[str], found: Any, values: dict[str, Any]) -> list[Origin]:
+    """The places that set a key or, for a group, choose its option. found: as `defaults_of` the overrides."""
     chosen = key in registry.FAMILIES
     chain = [] if chosen else list(_in_code(key, values))
     for item in found.defaults:
