@@ -284,7 +284,10 @@ CONFIG = [
     Row("r15-flag-first", "--mutlirun", 2, r"flag '--mutlirun' is not known"),
     Row("r15-flag-value", "train --cfg jbo", 2, r"--cfg: invalid choice: 'jbo' \(choose from"),
     Row(
-        "r15-sweeper-params", "train -m +hydra.sweeper.params={seed:1}", 2, r"hydra.sweeper.params can be set in a conf"
+        "r15-sweeper-params",
+        "train -m +hydra.sweeper.params={seed:1}",
+        2,
+        r"hydra.sweeper.params is refused; .*write seed=1",
     ),
     Row("r15-flag-without-value", "train --config-dir", 2, r"--config-dir.*: expected one argument$"),
     Row("r15-ls-group", "ls modl", 2, r"group 'modl' is not known \(did you mean model\?\)"),
@@ -350,7 +353,7 @@ CONFIG = [
         r"plugins: expected a list of module names: plugins=\[my_package.mod",
     ),
     Row("x-empty-sweep", "train -m 'seed=range(0)'", 2, r"the sweep has no job"),
-    Row("x-mode", "train hydra.mode=MULTIRUN", 2, r"hydra.mode is set by trainkit: add -m"),
+    Row("x-mode", "train hydra.mode=MULTIRUN", 2, r"hydra.mode is refused; trainkit sets it: add -m"),
     Row("x-launcher", "train -m hydra/launcher=nope seed=0,1", 2, r"hydra/launcher=…: option 'nope' is not known"),
     Row("x-config-name", "train --config-name nope", 2, r"nope"),
     Row(

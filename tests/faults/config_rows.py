@@ -72,7 +72,11 @@ ROWS = [
         "names that lead out of the run folder",
         "train hydra.job.name=../../x hydra.output_subdir=../x output_dir=",
         2,
-        ("hydra.job.name names a file", "hydra.output_subdir must be a plain name", "output_dir: expected a path"),
+        (
+            r"hydra.job.name=\.\./\.\./x is refused; it names a file",
+            "it must be a plain name",
+            "output_dir: expected a path",
+        ),
         proof=(
             f"{INPUT}[r13-name-with-path]",
             "tests/e2e/test_bad_input.py::test_refused_for_want_of_a_folder[r13-long-name]",
