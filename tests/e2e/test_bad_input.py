@@ -280,7 +280,7 @@ CONFIG = [
         r"command 'trian' is not known \(did you mean train\?\); choose from: train, eval",
     ),
     Row("r15-unknown-flag", "train --mulitrun", 2, r"unknown flag '--mulitrun' \(did you mean --multirun\?\)$"),
-    Row("r15-hydras-pickle", "train --experimental-rerun x", 2, r"--experimental-rerun"),
+    Row("r15-hydras-pickle", "train --experimental-rerun x", 2, r"unknown flag '--experimental-rerun'"),
     Row("r15-flag-first", "--mutlirun", 2, r"flag '--mutlirun' is not known"),
     Row("r15-flag-value", "train --cfg jbo", 2, r"--cfg: invalid choice: 'jbo' \(choose from"),
     Row(
