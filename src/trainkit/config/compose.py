@@ -43,6 +43,8 @@ def parse(overrides: Sequence[str], problems: list[str]) -> dict[str, Override]:
                 override = parser.parse_override(candidate)
                 if override.key_or_group in registry.FAMILIES and override.value() is None and not override.is_delete():
                     problems.append(f"{text}: choose an option by name; see trainkit ls {override.key_or_group}")
+                elif faults := trust.word_faults(override):
+                    problems += faults
                 else:
                     parsed[candidate] = override
                 break
@@ -114,6 +116,8 @@ def check_jobs(
     parsed = parse(overrides, problems)
     configs = []
     with composing(verb):
+        if multirun and folders.TrainkitSearchPath.folders:
+            parsed = _swept_in_files(config_name or verb, parsed, problems) | parsed
         jobs = expand(parsed) if multirun else [list(parsed)]
         for job in jobs:
             config, faults = compose_checked(config_name or verb, FRAMES[verb], job)
@@ -125,6 +129,19 @@ def check_jobs(
     if problems:
         raise ConfigError(*problems)
     return configs
+
+
+def _swept_in_files(config_name: str, parsed: dict[str, Override], problems: list[str]) -> dict[str, Override]:
+    """What `hydra.sweeper.params` of the config files sweeps beside the words, which go before it."""
+    try:
+        composed = compose(config_name, expand(parsed)[0], return_hydra_config=True)
+        params = OmegaConf.select(composed, "hydra.sweeper.params")
+        swept = [f"{key!s}={value}" for key, value in params.items()] if isinstance(params, DictConfig) else []
+    except (HydraException, OmegaConfBaseException, ValueError, IndexError, RecursionError):
+        return {}  # which is told of each job
+    given = {override.get_key_element() for override in parsed.values()}
+    found = parse(swept, problems)
+    return {text: override for text, override in found.items() if override.get_key_element() not in given}
 
 
 def expand(parsed: dict[str, Override]) -> list[list[str]]:
@@ -187,7 +204,7 @@ def _composed(
         try:
             composed = compose(config_name, remaining, return_hydra_config=True)
             with open_dict(composed):
-                hydra = composed.pop("hydra")
+                composed.pop("hydra")
             values = OmegaConf.to_container(composed, resolve=True)
             break
         except RecursionError:
@@ -204,7 +221,8 @@ def _composed(
                 return None, problems, []
             remaining = kept
     assert isinstance(values, dict)
-    problems += trust.faults(hydra, overrides)
+    if folders.TrainkitSearchPath.reach_hydra:
+        problems += trust.file_faults(config_name, remaining)
     if _container(values).get("plugins") and not any(_sets(text, "plugins") for text in overrides):
         problems.append("plugins in a config file are refused: they run code; give them as a word, plugins=[…]")
     return _container(values), problems, remaining

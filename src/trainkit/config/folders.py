@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,6 +63,7 @@ def read_option(name: str, file: Path | None) -> tuple[str, dict[str, Any]]:
 def install(folders: list[Path]) -> None:
     """Make Hydra read config files from these folders and the packaged one through `ConfigFolder`."""
     TrainkitSearchPath.folders = folders
+    TrainkitSearchPath.reach_hydra = False
     guard_environment()
     Plugins.instance().register(ConfigFolder)
     Plugins.instance().register(TrainkitSearchPath)
@@ -86,6 +88,7 @@ class TrainkitSearchPath(SearchPathPlugin):
     """Puts the user's folders before the packaged one and reads all of them with `ConfigFolder`."""
 
     folders: ClassVar[list[Path]] = []
+    reach_hydra: ClassVar[bool] = False  # whether a file that was read could set something of Hydra itself
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in reversed(self.folders):
@@ -116,6 +119,8 @@ class ConfigFolder(ConfigSource):
         text, node = read_option(file.stem, file if file.is_file() else None)
         refuse_targets(node, file)
         refuse_search_path(node, file)
+        if self.provider == "user" and re.search(r"hydra|\$\{", f"{config_path} {text} {node}"):
+            TrainkitSearchPath.reach_hydra = True
         if group in registry.FAMILIES and "defaults" not in node:
             node = with_defaults(group, node)
         return ConfigResult(

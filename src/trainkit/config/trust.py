@@ -1,7 +1,9 @@
-"""What no config may say, because it would run code, whoever wrote the file: judged on the composed config.
+"""What no config may say, because it would run code, whoever wrote the file: all of Hydra's settings but a few.
 
 Components are names of a closed registry. What is left are the settings of Hydra itself: they name classes, make log
-handlers by any factory, look for more config in any package, and set variables of the environment.
+handlers by any factory, look for more config in any package, and set variables of the environment. A word of the
+command line is judged by itself; a config file by what it says and where Hydra puts that, because its header, an `@`
+or `defaults:` lead to any key.
 """
 
 from __future__ import annotations
@@ -10,25 +12,56 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from hydra.core.config_store import ConfigNode, ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
 from trainkit.errors import ConfigError
 from trainkit.text import is_secret
 
-_LOGGING = (
-    "trainkit.run_folders.rundir.LogFile",
-    *("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter"),
-)
-_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-_LOG_FILE = re.compile(r"\$\{hydra\.runtime\.output_dir\}/(\$\{hydra\.job\.name\}|[\w-]+)\.log")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
+_ANY = r"(?s:.*)"
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}"
+_LOG = r"(?:job|hydra)_logging\.(?:.+\.)?"
+# The settings of Hydra that may be given, each with a pattern of its values: anywhere, …
+_EVERYWHERE = {
+    r"(?:run|sweep)\.dir|verbose(?:\.\d+)?|launcher\..+": _ANY,
+    r"sweeper\.(?:n_trials|n_jobs|direction|study_name|max_failure_rate|max_batch_size|sampler\..+)": _ANY,
+    r"sweep\.subdir": r"\$\{hydra\.job\.num\}",
+    r"job\.name|output_subdir": _NAME,
+    rf"{_LOG}class": r"trainkit\.run_folders\.rundir\.LogFile|logging\.((Stream|File|Null)Handler|Formatter)",
+    rf"{_LOG}filename": r"\$\{hydra\.runtime\.output_dir\}/(\$\{hydra\.job\.name\}|[\w-]+)\.log",
+    rf"{_LOG}stream": r"ext://sys\.std(out|err)",
+    rf"{_LOG}(?:version|disable_existing_loggers|level|handlers\.\d+|propagate|formatter|format|datefmt|style"
+    r"|log_colors\.\w+|mode|encoding|delay)": r"((?!\$\{|://).)*",
+}
+# … in config files alone, …
+_IN_FILES = _EVERYWHERE | {r"sweeper\.params\.[+~]*(?!hydra\b|plugins\b)[\w./]+": _ANY}
+# … and as words of the command line alone.
+_AS_WORDS = _EVERYWHERE | {
+    r"sweeper\.(?!params\b).+|job\.(?:id|num|chdir|config\..+)|(?:hydra_)?help\..+": _ANY,
+}
+# The options of Hydra's own groups that a config file may choose.
+_CHOICES = re.compile(r"hydra/(config|\w+/(default|basic)|(sweeper|job_logging|hydra_logging|help|hydra_help)/.+)")
+# An interpolation that could make config of text, as `${oc.create:…}` does.
+_MAKES_CONFIG = re.compile(r"\$\{(?!(?:oc\.env|oc\.select|hydra|now):|[\w.\[\]]+\})")
+_ADVICE = {
+    "searchpath": "name a folder with --config-dir",
+    "mode": "trainkit sets it: add -m for a sweep",
+    "job.env_set": "some variables run code; set them in the shell",
+    "job.name": "it names a file: use letters, digits, '.', '_' and '-', at most 80",
+    "output_subdir": "it must be a plain name within the run folder",
+    "sweep.subdir": "the jobs of a sweep are numbered",
+    "sweeper.params": "a config file sweeps the config with it, not Hydra; here write seed=1,2 itself",
+    "sweeper": "choose one with hydra/sweeper=NAME",
+    "launcher": "choose one with hydra/launcher=NAME",
+}
 
 
 def refuse_targets(node: Any, where: object) -> None:
     """Raise ConfigError when `_target_` stands anywhere in a config: configs name components, never code."""
-    if any("_target_" in part for part in _mappings(node)):
+    if any("_target_" in path for path, _ in _leaves(node)):
         raise ConfigError(f"{where}: `_target_` is refused: a config names registered components, never code")
 
 
@@ -41,7 +74,7 @@ def refuse_search_path(node: dict[str, Any], where: object) -> None:
 
 def refuse_interpolations(node: Any, where: object) -> None:
     """Raise ConfigError when a config that should be resolved, a checkpoint's, still refers to something."""
-    if any("${" in text for text in _texts(node)):
+    if any("${" in value for _, value in _leaves(node) if isinstance(value, str)):
         raise ConfigError(f"{where}: its config holds an interpolation ${{…}}, which trainkit never writes")
 
 
@@ -56,97 +89,63 @@ def guard_environment() -> None:
     OmegaConf.register_new_resolver("oc.env", env, replace=True)
 
 
-def faults(hydra: DictConfig, overrides: list[str]) -> list[str]:
-    """A line for each setting of Hydra that would run code or write outside the run folder.
+def word_faults(override: Override) -> list[str]:
+    """A line for each setting of Hydra that a word of the command line may not give."""
+    start, *path = override.key_or_group.split(".")
+    if "hydra" in (override.package or "").split("."):
+        return [f"{override.input_line} is refused: Hydra's settings take no other config"]
+    if start != "hydra":
+        return []
+    if override.is_sweep_override():
+        return [f"{override.input_line} is refused: a sweep has one hydra.{'.'.join(path)}"]
+    faults = (_fault(leaf, value, _AS_WORDS) for leaf, value in _leaves(override.value(), tuple(path)))
+    return [fault for fault in faults if fault]
 
-    overrides: the words of the command line, which alone may choose a launcher.
-    """
-    node = OmegaConf.to_container(hydra, resolve=False)
-    assert isinstance(node, dict)
+
+def file_faults(config_name: str, overrides: list[str]) -> list[str]:
+    """A line for each setting of Hydra that a config file may not give. Hydra must be ready to compose."""
+    loader = GlobalHydra.instance().config_loader()
     given = {text.partition("=")[0].lstrip("+") for text in overrides}
-    words = node.pop("overrides")
-    node["job"].pop("override_dirname")  # the same words
-    problems = [f"hydra: `_target_: {name}` is refused: no installed plugin of Hydra has it" for name in _strange(node)]
-    # the two that Hydra itself sets are paths, which may be called anything
-    runtime = {name: value for name, value in node["runtime"].items() if name not in ("cwd", "config_sources")}
-    if any(re.search(r"_target_|oc\.(create|decode)", text) for text in _texts({**node, "runtime": runtime})):
-        problems.append("hydra: text that becomes config (oc.create, oc.decode) is refused")
-    problems += [f"hydra.{name}: {fault}" for name in ("job_logging", "hydra_logging") for fault in _log(node[name])]
-    if not {*words["hydra"], *words["task"]} <= set(overrides):  # each job of a sweep would be composed with them
-        problems.append("hydra.overrides is a record: write the words on the command line")
-    if node["searchpath"]:
-        problems.append("hydra.searchpath is refused; name a folder with --config-dir")
-    if node["job"]["env_set"]:
-        problems.append("hydra.job.env_set is refused: some variables run code; set them in the shell")
-    if not _NAME.fullmatch(str(node["job"]["name"])):
-        problems.append("hydra.job.name names a file: use letters, digits, '.', '_' and '-', at most 80")
-    if node["output_subdir"] is not None and not _NAME.fullmatch(str(node["output_subdir"])):
-        problems.append("hydra.output_subdir must be a plain name within the run folder")
-    if node["sweep"]["subdir"] != "${hydra.job.num}":
-        problems.append("hydra.sweep.subdir is set by trainkit: the jobs of a sweep are numbered")
-    problems += [
-        f"hydra.{part}: choose one with hydra/{part}=NAME" for part in ("launcher", "sweeper") if not node[part]
-    ]
-    launcher = node["runtime"]["choices"].get("hydra/launcher")
-    if launcher != "basic" and "hydra/launcher" not in given:
-        problems.append(f"hydra/launcher={launcher} in a config file is refused: some run commands; give it as a word")
-    sweeper = node["sweeper"] or {}
-    if sweeper.get("custom_search_space") and "hydra.sweeper.custom_search_space" not in given:
-        problems.append(
-            "hydra.sweeper.custom_search_space in a config file is refused: it runs code; give it as a word"
-        )
-    if any(re.search(r"^hydra\b|@hydra\b", str(key).lstrip("+~")) for key in sweeper.get("params") or {}):
-        problems.append("hydra.sweeper.params sweeps the config, not Hydra's own settings")
-    return problems
-
-
-def _strange(node: Any) -> list[str]:
-    """The `_target_`s that neither Hydra nor one of its installed plugins has registered."""
-    targets = [str(part["_target_"]) for part in _mappings(node) if "_target_" in part]
-    known = set(_registered(ConfigStore.instance().repo.get("hydra", {}))) if targets else set()
-    return sorted({target for target in targets if target not in known})
-
-
-def _registered(entry: Any) -> Iterator[str]:
-    if isinstance(entry, ConfigNode):
-        for part in _mappings(OmegaConf.to_container(entry.node, resolve=False)):
-            if "_target_" in part:
-                yield str(part["_target_"])
-    elif isinstance(entry, dict):
-        for inner in entry.values():
-            yield from _registered(inner)
-
-
-def _log(node: Any) -> list[str]:
-    """What in the configuration of Python's logging would call something else than the usual handlers."""
     problems = []
-    for part in _mappings(node):
-        for key, value in part.items():
-            text = value if isinstance(value, str) else ""
-            if key in (".", "queue", "listener", "factory") or (key == "()" and text != "colorlog.ColoredFormatter"):
-                problems.append(f"'{key}: {value}' is refused: it calls code")
-            elif key == "class" and text not in _LOGGING:
-                problems.append(f"'class: {value}' is refused; choose from: {', '.join(_LOGGING)}")
-            elif key == "filename" and not _LOG_FILE.fullmatch(text):
-                problems.append(f"'filename: {value}' is refused: a log is kept in ${{hydra.runtime.output_dir}}")
-            elif key != "filename" and ("${" in text or ("://" in text and text not in _STREAMS)):
-                problems.append(f"'{key}: {value}' is refused: it refers to something else")
+    for item in loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults:
+        if (name := item.config_path) is None:
+            continue
+        group, _, option = name.rpartition("/")
+        source = next(source for source in loader.get_sources() if source.is_config(name))
+        place = tuple(item.package.split(".")) if item.package else ()
+        if source.provider != "user":  # what it says is known, but a file may have chosen it and said where it goes
+            usual = item.package in ("hydra", group.replace("/", ".")) and (_CHOICES.fullmatch(name) or group in given)
+            if place[:1] == ("hydra",) and not usual:
+                problems.append(
+                    f"{group}={option} in a config file is refused: only a word may set all of {item.package}"
+                )
+            continue
+        node: Any = OmegaConf.to_container(source.load_config(name).config, resolve=False)
+        node.pop("defaults", None)
+        for path, value in _leaves(node, place):
+            if path[:1] == ("hydra",) and (fault := _fault(path[1:], value, _IN_FILES)):
+                also = "" if _fault(path[1:], value, _AS_WORDS) else "; as a word of the command line it may be given"
+                problems.append(f"{source.path}/{name}.yaml: {fault}{also}")
     return problems
 
 
-def _mappings(node: Any) -> Iterator[dict[Any, Any]]:
-    if isinstance(node, dict):
-        yield node
-        for value in node.values():
-            yield from _mappings(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _mappings(value)
+def _fault(path: tuple[str, ...], value: Any, allowed: dict[str, str]) -> str:
+    """Why a setting of Hydra is refused; "" where it is allowed."""
+    key, text = ".".join(path), str(value)
+    if "_target_" in path:
+        return f"hydra.{key}={text} is refused: a config names registered components, never code"
+    pattern = next((values for keys, values in allowed.items() if re.fullmatch(keys, key)), None)
+    if value in ({}, []) or (pattern and re.fullmatch(pattern, text) and not _MAKES_CONFIG.search(text)):
+        return ""
+    shown = next((start for start in _ADVICE if f"{key}.".startswith(f"{start}.")), key)
+    advice = f"; {_ADVICE[shown]}" if shown in _ADVICE else ""
+    return f"hydra.{f'{key}={text}' if pattern else shown} is refused{advice}"
 
 
-def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, (dict, list)):
-        for value in node.values() if isinstance(node, dict) else node:
-            yield from _texts(value)
+def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The values in a config, empty lists and mappings too, each with the keys that lead to it."""
+    if isinstance(node, (dict, list)) and node:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _leaves(value, (*path, str(key)))
+    else:
+        yield path, node

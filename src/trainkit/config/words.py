@@ -42,19 +42,10 @@ def prepare(overrides: list[str], problems: list[str], verb: str = "train") -> t
         spelled += ["device=cuda", f"device.index={match.group(1)}"] if match else [text]
     parsed = parse(spelled, problems)
     plugins: list[str] = []
-    kept: list[str] = []
-    for text, override in parsed.items():
+    for override in parsed.values():
         if override.key_or_group == "plugins":
             plugins = _names(override)
-        if override.key_or_group == "hydra.mode":
-            problems.append("hydra.mode is set by trainkit: add -m for a sweep")
-        elif override.key_or_group == "hydra.searchpath":  # Hydra would import a package named there
-            problems.append("hydra.searchpath is refused; name a folder with --config-dir")
-        elif override.key_or_group.startswith("hydra.sweeper.params"):  # None, into which OmegaConf cannot merge
-            problems.append("hydra.sweeper.params can be set in a config file only; here write seed=1,2 itself")
-        else:
-            kept.append(text)
-    return kept, plugins
+    return list(parsed), plugins
 
 
 def _names(override: Override) -> list[str]:

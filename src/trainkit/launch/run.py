@@ -42,7 +42,6 @@ def flag_parser(verb: str) -> FlagParser:
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-r", "--run", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("--experimental-rerun")
     parser.add_argument("-sc", "--shell-completion", action="store_true")
     parser.add_argument("--version", action="store_true")
     parser.add_argument("--resolve", action="store_true")
@@ -59,8 +58,6 @@ def run(verb: str, argv: Sequence[str]) -> int:
     if flags.version:
         say(f"trainkit {__version__}, hydra {hydra.__version__}")
         return 0
-    if flags.experimental_rerun is not None:
-        raise ConfigError("--experimental-rerun reads a pickle, which can run code; use a run's config.yaml instead")
     if flags.shell_completion:  # Hydra's own knows nothing of verbs
         raise ConfigError("--shell-completion: the script for tab completion is printed by trainkit completion SHELL")
     confs = folders.user_confs(flags.config_dir)
