@@ -6,7 +6,6 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,10 +95,8 @@ class OnHost(Loss):
 @pytest.mark.parametrize("loss_fn", [*map(as_loss, PLAIN.values()), OnHost()], ids=[*PLAIN, "on host"])
 def test_a_part_that_weighs_nothing_changes_nothing(loss_fn: Loss) -> None:
     batch = Batch(torch.randn(6, 4), torch.tensor([0, 0, 1, 2, 2, 0]), torch.arange(6))
-    model = nn.Linear(4, 3)
-    run = SimpleNamespace(
-        parameters=list(model.parameters()), loss_fn=loss_fn, forward=model, scaler=None, device=CPU, accumulate=1
-    )
+    _, run = losses_of(config("dataset=iris", "model=linear", "device=cpu"), steps=1)
+    run.loss_fn = loss_fn
     loss, _ = loop.forward_backward(run, batch)
     whole = [parameter.grad.clone() for parameter in run.parameters]
     run.accumulate = 3
