@@ -21,7 +21,7 @@ from trainkit.data.dataset import Data, Source, hold_out, limit, strata_of
 from trainkit.data.loaders import Loader, Normalize, make_loader, sample_inputs
 from trainkit.data.placement import place
 from trainkit.data.spec import DataSpec, TargetSpec
-from trainkit.errors import ConfigError
+from trainkit.errors import ConfigError, kind_of
 from trainkit.loop import optimize
 from trainkit.losses.base import Loss, as_loss
 from trainkit.losses.choose import resolve
@@ -62,8 +62,7 @@ def checked(group: str, name: str, built: Any) -> Any:
     """What a builder returned. Raises ConfigError when it is not of its group's kind."""
     kind, wanted = KINDS[group]
     if not isinstance(built, kind):
-        what = "None" if built is None else f"a {type(built).__name__}"
-        raise ConfigError(f"the builder of {group} '{name}' returned {what}; it must return {wanted}")
+        raise ConfigError(f"the builder of {group} '{name}' returned {kind_of(built)}; it must return {wanted}")
     return built
 
 

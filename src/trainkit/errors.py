@@ -85,6 +85,11 @@ def out_of_memory(error: Exception) -> ResourceError:
     return ResourceError(f"out of memory{what}; end other programs, or raise the limit that ulimit -v shows")
 
 
+def kind_of(value: object) -> str:
+    """What a value is, in words, where something else was wanted."""
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
 def first_line(error: BaseException) -> str:
     """The kind of an error that is not ours, and its first line that says something."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from trainkit import registry
-from trainkit.data.dataset import Data, Source, kind_of
+from trainkit.data.dataset import Data, Source
 from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, Kind, TargetSpec, named
 from trainkit.data.splits import Array, Column, Split, in_memory, input_stats, moment_stats, target_stats
 from trainkit.data.values import check_finite
-from trainkit.errors import DataError
+from trainkit.errors import DataError, kind_of
 from trainkit.tasks.base import find_task, task_of
 
 

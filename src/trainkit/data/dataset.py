@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from trainkit.data.spec import INPUT, TARGET, DataSpec, InputSpec, Kind, TargetSpec, named, unwrap
 from trainkit.data.splits import Array, Column, Split, in_memory, split_indices
-from trainkit.errors import DataError
+from trainkit.errors import DataError, kind_of
 from trainkit.randomness import numpy_generator
 from trainkit.tasks.base import task_of
 
@@ -72,11 +72,6 @@ def _as_split(split: Any, where: str, name: str, targets: dict[str, TargetSpec])
     from trainkit.data.mapped import Mapped
 
     return Mapped(split, specs=targets, where=f"{where}, {name} split")
-
-
-def kind_of(value: Any) -> str:
-    """What a value is, in words."""
-    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def describe_input(column: Column, **facts: Any) -> InputSpec:

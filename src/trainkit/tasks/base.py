@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from trainkit import registry
 from trainkit.data.spec import DataSpec, TargetSpec
-from trainkit.errors import ConfigError, unknown
+from trainkit.errors import ConfigError, kind_of, unknown
 from trainkit.text import written
 
 if TYPE_CHECKING:
@@ -316,6 +316,6 @@ def sums_of(target: TargetSpec, *, full: bool, topk: int) -> list[Sum]:
     more = {one.name: one.make(known) for one in found if task.name in one.serves}
     for name, made in more.items():
         if not isinstance(made, Sum):
-            what = "None" if made is None else f"a {type(made).__name__}"
-            raise ConfigError(f"the builder of metric '{name}' returned {what}; it must return a {Sum.__module__}.Sum")
+            wanted = f"it must return a {Sum.__module__}.Sum"
+            raise ConfigError(f"the builder of metric '{name}' returned {kind_of(made)}; {wanted}")
     return [*task.sums(target, full=full, topk=topk), *more.values()]

@@ -15,7 +15,7 @@ from trainkit.data.batch import Batch
 from trainkit.data.dataset import Data
 from trainkit.data.loaders import Loader
 from trainkit.data.spec import DataSpec
-from trainkit.errors import ConfigError, TrainkitError
+from trainkit.errors import ConfigError, TrainkitError, kind_of
 from trainkit.tasks.base import Metric, task_of
 from trainkit.tasks.meter import sum_terms
 from trainkit.training.run import Run, Step
@@ -145,7 +145,7 @@ def kind(value: Any) -> str:
     if isinstance(value, dict) and all(isinstance(one, torch.Tensor) for one in value.values()):
         return " and ".join(f"{name} {kind(one)}" for name, one in value.items())
     if not isinstance(value, torch.Tensor):
-        return "None" if value is None else f"a {type(value).__name__}"
+        return kind_of(value)
     return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
