@@ -4,9 +4,9 @@ Every ```console block is run: its `$ ` lines in order, all blocks of a document
 exit with 0, or with what a following `$ echo $?` shows, and every line shown below it must be a line that it really
 prints, where
 
-- of `train`, `eval`, `predict`, `export`, `plan`, `runs` and `compare`, numbers with a decimal point (losses, metrics,
-  seconds, probabilities) may differ: they depend on the machine; so may the epoch or run that was best, and the date
-  and id of a run folder;
+- of `train`, `eval`, `predict`, `export`, `plan`, `runs`, `compare` and of Python scripts, numbers with a decimal
+  point (losses, metrics, seconds, probabilities) may differ: they depend on the machine; so may the epoch or run that
+  was best, and the date and id of a run folder;
 - `…` stands for anything left out, and runs of spaces count as one.
 
 `outputs/train/RUN` and `outputs/sweeps/SWEEP` in a command stand for the newest folder there. Every `trainkit train`
@@ -134,7 +134,7 @@ def normal(line: str, measured: bool) -> str:
 def missing(command: Command, output: str) -> list[str]:
     """The shown lines that the output does not have."""
     measured = (
-        re.match(r"trainkit (train|eval|predict|export|plan|runs|compare)\b", command.text) is not None
+        re.match(r"(python|trainkit (train|eval|predict|export|plan|runs|compare))\b", command.text) is not None
         and "--cfg" not in command.text
     )
     real = {normal(line, measured) for line in output.splitlines()}
