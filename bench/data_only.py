@@ -40,13 +40,13 @@ def resident(data_dir: Path) -> tuple[float, Epoch]:
     """trainkit's loader over the decoded images: (seconds, epoch -> inputs of its batches)."""
     from bench.contestants.trainkit import overrides
     from bench.steady import compose
-    from trainkit import build
+    from trainkit import assembly, build
     from trainkit.training.signals import Stop
 
     begin = time.perf_counter()
     config = compose(overrides(WORK, 0, data_dir))
     device = build.build_device(config)
-    run = build.build_run(config, build.build_data(config, device), device, Stop())
+    run = assembly.build_run(config, build.build_data(config, device), device, Stop())
     return time.perf_counter() - begin, lambda epoch: (batch.inputs for batch in run.train.epoch(epoch))
 
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainkit import build, loop
+from trainkit import assembly, build, loop
 from trainkit.commands.train import plan_of
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs
@@ -65,8 +65,8 @@ def train(words: list[str], live: bool) -> tuple[float, float]:
         folder = Path(scratch)
         device = build.build_device(config)
         data = build.build_data(config, device)
-        run = build.build_run(config, data, device, Stop())
-        checkpoints = build.build_checkpoints(config, data, device, folder)
+        run = assembly.build_run(config, data, device, Stop())
+        checkpoints = assembly.build_checkpoints(config, data, run, folder)
         console = Clocked(live=live)
         report = Report([console, Files(folder)])
         report.begin(plan_of(run))

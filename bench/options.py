@@ -85,7 +85,7 @@ def options_section(options: Options, data_dir: Path, repeats: int, say: Say) ->
 def steps(words: list[str], samples: int | None = None) -> Reading:
     """Epochs of trainkit's loop with these overrides, over all of train or its first `samples`."""
     from bench.steady import compose
-    from trainkit import build, loop
+    from trainkit import assembly, build, loop
     from trainkit.loggers.sinks import Files, Report
     from trainkit.planning.layers import measure_work
     from trainkit.training.signals import Stop
@@ -95,9 +95,9 @@ def steps(words: list[str], samples: int | None = None) -> Reading:
     data = build.build_data(config, device)
     train = data.splits["train"]
     train.inputs, train.targets = train.inputs[:samples], train.targets[:samples]
-    training = build.build_run(config, data, device, Stop())
+    training = assembly.build_run(config, data, device, Stop())
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        checkpoints = build.build_checkpoints(config, data, device, Path(folder))
+        checkpoints = assembly.build_checkpoints(config, data, training, Path(folder))
         report = Report([Files(Path(folder))])
 
         def epoch() -> None:

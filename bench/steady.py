@@ -16,7 +16,7 @@ import torch
 from bench.contestants import bare, trainkit
 from bench.sections import Say, Section, interleave
 from bench.works import Work
-from trainkit import build, loop
+from trainkit import assembly, build, loop
 from trainkit.checkpoints.state import Checkpoints
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs
@@ -41,8 +41,8 @@ def build_both(work: Work, data_dir: Path, folder: Path) -> tuple[Run, Checkpoin
     data = build.build_data(config, device)
     train = data.splits["train"]
     train.inputs, train.targets = train.inputs[: work.loop_samples], train.targets[: work.loop_samples]
-    run = build.build_run(config, data, device, Stop())
-    return run, build.build_checkpoints(config, data, device, folder), bare.prepare(work, device)
+    run = assembly.build_run(config, data, device, Stop())
+    return run, assembly.build_checkpoints(config, data, run, folder), bare.prepare(work, device)
 
 
 def loop_section(work: Work, data_dir: Path, repeats: int, say: Say) -> Section:

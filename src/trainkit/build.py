@@ -1,47 +1,40 @@
-"""Config to objects, in order: device, data, model, loss, optimizer, schedule. The only torch-side reader of config."""
+"""Config to objects, one component each: device, data, model, loss, optimizer, schedule; see `assembly.py` too."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from trainkit import registry
-from trainkit.checkpoints.state import Checkpoints
-from trainkit.config.frame import Choice, Export, Frame, Predict, Train, to_plain
+from trainkit.config.frame import Choice, Export, Frame, Predict, Train
 from trainkit.data.augment.base import Augment
 from trainkit.data.checks import finish, refuse_other_kinds
 from trainkit.data.dataset import Data, Source, hold_out, limit, strata_of
-from trainkit.data.loaders import Loader, Normalize, make_loader, sample_inputs
 from trainkit.data.placement import place
 from trainkit.data.spec import DataSpec, TargetSpec
 from trainkit.errors import ConfigError, kind_of
-from trainkit.loop import optimize
+from trainkit.init.weights import Weights
 from trainkit.losses.base import Loss, as_loss
 from trainkit.losses.choose import resolve
 from trainkit.machine import default_data_dir
+from trainkit.optim.finetune import Finetune
 from trainkit.optim.schedules import Factor, scheduled
-from trainkit.optim.step import bare_step, leave_untraced
+from trainkit.optim.step import leave_untraced
 from trainkit.randomness import reseed
-from trainkit.runtime import Cudnn, environment
 from trainkit.tasks.base import Metric, find_task, num_outputs, sums_of, task_of
 from trainkit.tasks.meter import Meter
 from trainkit.training import speed
-from trainkit.training.ema import Ema
-from trainkit.training.guard import Guard
-from trainkit.training.probe import check_rows, try_out
-from trainkit.training.run import LAST, Monitor, Run
-from trainkit.training.signals import Stop
+from trainkit.training.probe import check_rows
+from trainkit.training.run import LAST, Monitor
 
 KINDS: dict[str, tuple[Any, str]] = {  # what the builders of a group return; data sets are judged in `data/checks.py`
     "device": (torch.device, "a torch.device"),
     "model": (nn.Module, "a torch.nn.Module"),
+    "init": (Weights, "a trainkit.init.weights.Weights"),
+    "finetune": (Finetune, "a trainkit.optim.finetune.Finetune"),
     "loss": (nn.Module, "a torch.nn.Module"),
     "optim": (torch.optim.Optimizer, "a torch.optim.Optimizer"),
     "sampler": (Callable, "a function of the epoch"),
@@ -181,88 +174,6 @@ def build_schedule(config: Train, steps_per_epoch: int, history: list[float]) ->
     return scheduled(make, config.schedule.name, config.extensions, config.epochs, steps_per_epoch, history)
 
 
-def build_train_loader(config: Train, data: Data, normalize: Normalize, device: torch.device) -> Loader:
-    """Augmented batches of the train split, in the order of the sampler."""
-    augment, order = build_augment(config, data), build_order(config, data)
-    return make_loader(
-        data, "train", config.batch_size, normalize, device, seed=config.seed, augment=augment, order=order
-    )
-
-
-def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Run:
-    """Everything `loop.fit` needs. Raises ConfigError for what does not go together."""
-    if config.overfit and config.profile is not None:
-        raise ConfigError("overfit=true and profile=N are two questions: ask one at a time")
-    if config.anomaly and (config.compile is not None or config.cuda_graph):
-        raise ConfigError("anomaly=true looks at every operation: set compile=null cuda_graph=false")
-    spec = data.spec
-    normalize = Normalize(spec, device)
-    train = build_train_loader(config, data, normalize, device)
-    val = None
-    if "val" in data.splits:
-        val = make_loader(data, "val", config.batch_size, normalize, device, seed=config.seed)
-    model = build_model(config, spec, device)
-    initialize = getattr(model, "initialize", None)  # some take weights from the inputs that they will be trained on
-    if initialize is not None:  # on the CPU, like the other initial weights
-        model.cpu()
-        initialize(sample_inputs(data, 5000, config.seed))
-        model.to(device)
-    forward = build_forward(config, model, spec, device, recompute=config.recompute)
-    optimizer = build_optimizer(config, model, device)
-    ema = None if config.ema is None else Ema(model, config.ema)
-    history: list[float] = []
-    run = Run(
-        model=model,
-        forward=forward,
-        parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
-        loss_fn=build_loss(config, spec, device, model),
-        optimizer=optimizer,
-        update=bare_step(optimizer),
-        scaler=torch.amp.GradScaler(device.type) if config.precision == "fp16" else None,
-        guard=Guard(model, optimizer, device, config.on_nonfinite, scaled=config.precision == "fp16"),
-        ema=ema,
-        judged=model if ema is None else ema.model,
-        judged_forward=forward if ema is None else build_forward(config, ema.model, spec, device),
-        lr_factor=build_schedule(config, train.steps_per_epoch, history),
-        train=train,
-        val=val,
-        device=device,
-        meter=lambda full: build_meter(config, spec, device, full),
-        stop=stop,
-        seed=config.seed,
-        epochs=config.epochs,
-        patience=config.patience,
-        clip=config.clip,
-        accumulate=config.accumulate,
-        max_skipped=config.max_skipped,
-        log_every=config.log_every,
-        history=history,
-    )
-    if config.cuda_graph:
-        run.graphed = speed.GraphedStep(functools.partial(optimize, run))
-    # compiled for a few samples, it would be another program for more
-    plain = dataclasses.replace(config, compile=None)
-    terms = try_out(config, data, run, build_forward(plain, model, spec, device, recompute=config.recompute))
-    run.metrics = [*run.meter(True).metrics, *terms]
-    run.monitor = build_monitor(config, [*run.meter(val is not None).metrics, *terms], spec.target)
-    return run
-
-
-def notes(config: Train, data: Data, run: Run) -> list[str]:
-    """What is to be said before training: what was done to the data, and what will run but may not be meant."""
-    found = list(data.notes)
-    if run.device.type == "cpu" and config.device.arguments.get("cudnn", Cudnn()) != Cudnn():
-        found.append("the flags of device.cudnn have no effect on the CPU")
-    if run.train.lone_sample:
-        found.append("the last batch would hold one sample; it joins the batch before it")
-    if config.batch_size > run.train.num_samples:
-        samples = f"the train split ({run.train.num_samples})"
-        found.append(f"batch_size={config.batch_size} is larger than {samples}: a step is an epoch")
-    if run.val is None and config.patience is not None:
-        found.append(f"patience={config.patience} watches the {run.monitor.metric} of train: there is no val split")
-    return found
-
-
 def build_forward(
     config: Frame | Predict, model: nn.Module, spec: DataSpec, device: torch.device, *, recompute: bool = False
 ) -> speed.Forward:
@@ -278,11 +189,16 @@ def build_forward(
     )
 
 
-def build_optimizer(config: Train, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer over the model's named parameters; each group keeps its base lr as `initial_lr`."""
+def build_optimizer(
+    config: Train, model: nn.Module, device: torch.device, frozen: Sequence[str] = ()
+) -> torch.optim.Optimizer:
+    """The optimizer over the model's named parameters; each group keeps its base lr as `initial_lr`.
+
+    frozen: the names of parameters that are never trained.
+    """
     if config.compile is None:
         leave_untraced()
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad and name not in frozen]
     if not trained:
         raise ConfigError(f"model '{config.model.name}' has no parameters to train")
     optimizer: torch.optim.Optimizer = component("optim", config.optim, {"named_params": trained})
@@ -295,22 +211,3 @@ def build_optimizer(config: Train, model: nn.Module, device: torch.device) -> to
     for group in optimizer.param_groups:
         group["initial_lr"] = float(group["lr"])
     return optimizer
-
-
-def build_checkpoints(config: Train, data: Data, device: torch.device, folder: Path) -> Checkpoints:
-    """What saves the run into its folder, with all that `eval` and `resume` need to rebuild it."""
-    match = re.fullmatch(r"(\d+)(epoch|step|min)\w*", config.checkpoint_every)
-    assert match is not None
-    unit = "minute" if match[2] == "min" else match[2]
-    facts = {"config": to_plain(config), "spec": data.spec.to_json(), "runtime": runtime_facts(config, device)}
-    return Checkpoints(folder, (int(match[1]), unit), config.keep_last, facts, data)
-
-
-def runtime_facts(config: Train, device: torch.device) -> dict[str, Any]:
-    """What changes the bits of a result though not its meaning, flat, by the name a user would set it with."""
-    found = environment(device)
-    facts = {name: found[name] for name in ("device", "device_name", "cpu_capability", "threads", "deterministic")}
-    facts |= {f"cudnn.{name}": value for name, value in found["cudnn"].items()}
-    facts |= {name: found["versions"][name] for name in ("trainkit", "torch", "numpy", "cuda")}
-    options = ("precision", "channels_last", "compile", "cuda_graph", "recompute", "accumulate")
-    return facts | {name: getattr(config, name) for name in options}

@@ -90,7 +90,7 @@ def train_epoch(run: Run, report: Report, checkpoints: Saver) -> Metrics:
 
     Returns the metrics of the whole epoch that training can afford, as seen while training.
     """
-    run.model.train()
+    run.train_mode()
     run.sums = sums = run.sums or run.meter(False)
     # on a CPU observers may look at the sums whenever they like; elsewhere that would make the device wait
     look = sums.read if run.device.type == "cpu" else None
@@ -137,7 +137,7 @@ class Done:
 def steps(run: Run) -> Iterator[Done]:
     """Make training steps, epoch after epoch, for who asks a question; nothing is evaluated, saved or reported."""
     while True:
-        run.model.train()
+        run.train_mode()
         for batch, waited in timed(run.train.epoch(run.epoch, run.steps_into_epoch)):
             loss, outputs = train_step(run, batch)
             yield Done(batch, loss, outputs, waited)

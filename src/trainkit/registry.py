@@ -34,8 +34,10 @@ from trainkit.schema import Schema, schema_of
 FAMILIES = {
     "dataset": "trainkit.data.datasets",
     "model": "trainkit.models",
+    "init": "trainkit.init",
     "loss": "trainkit.losses",
     "optim": "trainkit.optim",
+    "finetune": "trainkit.optim.finetune",
     "sampler": "trainkit.data.samplers",
     "schedule": "trainkit.optim.schedules",
     "augment": "trainkit.data.augment",

@@ -56,6 +56,26 @@ class Form:
         return f"such as {self.words}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """Text that must be one of many names, which are looked up only when they are needed.
+
+    lookup: the names, sorted; none where what they are of is not installed, and then any text passes.
+    what: what they are names of, in words.
+    """
+
+    what: str
+    lookup: Callable[[], list[str]]
+
+    def __contains__(self, value: str) -> bool:
+        known = self.lookup()
+        return not known or value in known
+
+    def __str__(self) -> str:
+        return f"that is {self.what}"
+
+
+Bounds = Range | Form | Names
 Count = Annotated[int, Range(ge=1)]
 NonNegativeInt = Annotated[int, Range(ge=0)]
 Positive = Annotated[float, Range(gt=0)]
@@ -170,7 +190,7 @@ def convert(value: Any, annotation: Any, key: str, problems: list[str]) -> Any:
 
 
 def _convert_scalar(
-    value: Any, base: Any, bounds: Range | Form | None, annotation: Any, key: str, problems: list[str]
+    value: Any, base: Any, bounds: Bounds | None, annotation: Any, key: str, problems: list[str]
 ) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if base is bool and isinstance(value, bool):
@@ -188,6 +208,9 @@ def _convert_scalar(
         return value
     if base is Path and isinstance(value, (str, int, Path)) and not isinstance(value, bool) and str(value):
         return Path(os.path.abspath(os.path.expanduser(str(value))))
+    if base is str and isinstance(value, str) and isinstance(bounds, Names):
+        problems.append(unknown(f"{key}: {bounds.what}", value, bounds.lookup()))
+        return value
     problems.append(f"{key}: expected {describe(annotation)}, got {_show(value)}")
     return value
 
@@ -209,15 +232,21 @@ def _convert_union(value: Any, annotation: Any, options: tuple[Any, ...], key: s
     return value
 
 
-def _within(value: Any, bounds: Range | Form | None) -> bool:
+def _within(value: Any, bounds: Bounds | None) -> bool:
     return bounds is None or value in bounds
 
 
-def _split(annotation: Any) -> tuple[Any, Range | Form | None]:
+def _split(annotation: Any) -> tuple[Any, Bounds | None]:
     if get_origin(annotation) is Annotated:
         base, *extras = get_args(annotation)
-        return base, next((e for e in extras if isinstance(e, (Range, Form))), None)
+        return base, next((e for e in extras if isinstance(e, Bounds)), None)
     return annotation, None
+
+
+def names_of(annotation: Any) -> list[str] | None:
+    """The names that an annotation looks up; None for any other annotation."""
+    bounds = _split(annotation)[1]
+    return bounds.lookup() if isinstance(bounds, Names) else None
 
 
 def _show(value: Any) -> str:

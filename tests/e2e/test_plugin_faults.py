@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainkit import build, registry
+from trainkit import assembly, build, registry
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Choice, Train
 from trainkit.training.signals import Stop
@@ -309,7 +309,7 @@ def test_a_look_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     config = dataclasses.replace(config, model=Choice("restless", {}))
     device = build.build_device(config)
     data = build.build_data(config, device)
-    looked_at = build.build_run(config, data, device, Stop()).model
+    looked_at = assembly.build_run(config, data, device, Stop()).model
     fresh = build.build_model(config, data.spec, device)
     assert isinstance(looked_at, Restless) and looked_at.modes == [True, False]
     for (name, mine), (_, other) in zip(everything(looked_at), everything(fresh), strict=True):

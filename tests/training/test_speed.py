@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainkit import build, loop
+from trainkit import assembly, build, loop
 from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
 from trainkit.config.compose import check_jobs
@@ -41,7 +41,7 @@ def config(*words: str) -> Train:
 
 def losses_of(config: Train, steps: int = 6) -> tuple[list[float], Run]:
     device = build.build_device(config)
-    run = build.build_run(config, build.build_data(config, device), device, Stop())
+    run = assembly.build_run(config, build.build_data(config, device), device, Stop())
     run.model.train()
     losses = []
     for batch in run.train.epoch(0):
@@ -213,7 +213,7 @@ def test_precision_travels_in_the_checkpoint(tmp_path: Path, monkeypatch: pytest
 def test_no_host_sync_between_log_points() -> None:
     frame = config(*CNN, "device=cuda", "model.dropout=0.1", "augment=flip_crop", "clip=1", "optim=adam")
     device = build.build_device(frame)
-    run = build.build_run(frame, build.build_data(frame, device), device, Stop())
+    run = assembly.build_run(frame, build.build_data(frame, device), device, Stop())
     run.model.train()
     meter = run.meter(False)
     for epoch in range(2):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit import build, loop, storage
+from trainkit import assembly, build, loop, storage
 from trainkit.checkpoints import checkpoint
 from trainkit.checkpoints.state import Checkpoints, Restored
 from trainkit.config.compose import assignment
@@ -18,7 +18,7 @@ from trainkit.config.frame import Train, to_plain
 from trainkit.console.console import Console, table
 from trainkit.console.ending import summary
 from trainkit.data.dataset import Data
-from trainkit.data.loaders import make_loader
+from trainkit.data.loaders import Loader, Normalize, make_loader
 from trainkit.data.spec import describe
 from trainkit.errors import CheckpointError, Interrupted
 from trainkit.loggers.choose import make_loggers
@@ -57,8 +57,11 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             data = build.build_data(config, device)
             mirror = build.mirrors(config, data.spec, data.name)
             folder.write_json("env.json", around | {"loader": dataclasses.asdict(data.loading)})
-            run = build.build_run(config, data, device, stop)
-            checkpoints = build.build_checkpoints(config, data, device, folder.path)
+            run = assembly.build_run(config, data, device, stop)
+            if run.origin is not None:
+                around |= {"loader": dataclasses.asdict(data.loading), "init": run.origin}
+                folder.write_json("env.json", around)
+            checkpoints = assembly.build_checkpoints(config, data, run, folder.path)
             restored = checkpoints.restore(run, allow)
             announce(config, data, run, report, console)
             folder.begin(run.step)
@@ -75,7 +78,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
                     storage.flush(checkpoints.folder)  # the links, before the status says that the run is complete
             if not lines:
                 result, answers = conclude(run, data, checkpoints, mirror)
-                keep(folder.path, data, answers, report.note, run.train)
+                keep(folder.path, data, answers, report.note, shown_samples(run, data))
             report.end({name: value for name, value in result.items() if name != "objective"})
     except Interrupted as error:
         if config.overfit or config.profile is not None:
@@ -119,6 +122,14 @@ def say_resumed(restored: Restored, run: Run, report: Report) -> None:
     report.note(f"goes on after epoch {run.epoch}, step {run.step}: {exact}")
 
 
+def shown_samples(run: Run, data: Data) -> Loader:
+    """The training samples as the model sees them, of which a report shows some."""
+    if run.data is data:
+        return run.train
+    normalize = Normalize(data.spec, run.device)
+    return make_loader(data, "train", run.train.batch_size, normalize, run.device, seed=run.seed)
+
+
 def resume_command(path: Path, plugins: list[str]) -> str:
     """What to type to go on with a run."""
     return " ".join(["trainkit resume", shlex.quote(rundir.shown(path)), *_naming(plugins)])
@@ -138,7 +149,7 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         f"{config.model.name} {parameters:,} parameters, {config.optim.name} lr {run.base_lr:g}, "
         f"{run.epochs} x {run.train.steps_per_epoch} steps of {config.batch_size} on {run.device}"
     )
-    for text in build.notes(config, data, run):
+    for text in assembly.notes(config, data, run):
         report.note(text)
 
 
@@ -159,7 +170,7 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tu
     loaders = {} if run.val is None else {"val": run.val}
     if "test" in data.splits:
         loaders["test"] = make_loader(
-            data, "test", run.train.batch_size, run.train.normalize, run.device, seed=run.seed
+            run.data, "test", run.train.batch_size, run.train.normalize, run.device, seed=run.seed
         )
     judging = next(reversed(loaders), None)
     answers = Collector(judging, data, run.train.normalize) if judging is not None else None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from trainkit import registry
 from trainkit.config.frame import Choice, Config, groups
 from trainkit.errors import unknown
-from trainkit.schema import REQUIRED, check_node, convert, describe, schema_of
+from trainkit.schema import REQUIRED, check_node, convert, describe, plain, schema_of
 
 AnyFrame = TypeVar("AnyFrame", bound=Config)
 
@@ -24,7 +24,8 @@ def check(values: dict[str, Any], frame: type[AnyFrame], problems: list[str]) ->
     typed: dict[str, Any] = {}
     for name, field in schema.items():
         if name in chosen:
-            typed[name] = check_component(name, values.get(name), problems)
+            missing = None if field.default is REQUIRED else plain(field.default)
+            typed[name] = check_component(name, values.get(name, missing), problems)
         elif (value := values.get(name, field.default)) is REQUIRED or value == "???":
             problems.append(f"{name} is required ({describe(field.annotation)}): add {name}=…")
         else:

@@ -50,7 +50,9 @@ class Frame:
 class Train(Frame):
     """The config of `trainkit train`."""
 
+    init: Choice
     optim: Choice
+    finetune: Choice
     sampler: Choice
     schedule: Choice
     augment: Choice

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import re
 
 from hydra.core.override_parser.types import Override
 
 from trainkit import registry
 from trainkit.config import folders, guess
-from trainkit.config.compose import FRAMES, check_jobs, parse
+from trainkit.config.compose import FRAMES, assignment, check_jobs, parse
 from trainkit.config.flags import FlagParser
 from trainkit.config.frame import Train
 from trainkit.errors import ConfigError
@@ -32,20 +33,31 @@ def _keys(verb: str) -> list[str]:
 
 
 def prepare(overrides: list[str], problems: list[str], verb: str = "train") -> tuple[list[str], list[str]]:
-    """Overrides as Hydra can read them, with `device=cuda:1` spelled out, and the plugins they name."""
+    """Overrides as Hydra can read them, short forms spelled out, and the plugins they name."""
     spelled: list[str] = []
     for text in overrides:
         if not re.match(r"[^=]+=|~\w", text) and (meant := guess.word(_keys(verb), text)):
             problems.append(meant)
             continue
-        match = re.fullmatch(r"device=cuda:(\d+)", text)
-        spelled += ["device=cuda", f"device.index={match.group(1)}"] if match else [text]
+        spelled += _spelled(text)
     parsed = parse(spelled, problems)
     plugins: list[str] = []
     for override in parsed.values():
         if override.key_or_group == "plugins":
             plugins = _names(override)
     return list(parsed), plugins
+
+
+def _spelled(text: str) -> list[str]:
+    """`device=cuda:1` and `init=PATH` as an option of the group and its argument; any other word as it is."""
+    if match := re.fullmatch(r"device=cuda:(\d+)", text):
+        return ["device=cuda", f"device.index={match[1]}"]
+    name, _, value = text.partition("=")
+    path = value.strip("'\"")
+    known = folders.options("init", folders.TrainkitSearchPath.folders)
+    if name == "init" and path not in known and (os.sep in path or "." in path or os.path.exists(path)):
+        return ["init=file", assignment("init.file", path)]
+    return [text]
 
 
 def _names(override: Override) -> list[str]:

@@ -40,7 +40,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             (torch.optim.AdamW([torch.zeros(1)], **adamw), rest),
         ]
         used = [(optimizer, params) for optimizer, params in inner if params]
-        self._inner: list[torch.optim.Optimizer] = [optimizer for optimizer, _ in used]
+        self._muon, self._adamw = (optimizer for optimizer, _ in inner)
         super().__init__([{"params": params, **optimizer.defaults} for optimizer, params in used], {})
 
     @torch.no_grad()
@@ -50,12 +50,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for optimizer, group in zip(self._inner, self.param_groups, strict=True):
-            if isinstance(optimizer, torch.optim.Muon):
-                self._step_matrices(optimizer, group)
+        for group in self.param_groups:
+            if "ns_steps" in group:
+                self._step_matrices(self._muon, group)
             else:
-                optimizer.param_groups, optimizer.state = [group], self.state
-                bare_step(optimizer)()
+                self._adamw.param_groups, self._adamw.state = [group], self.state
+                bare_step(self._adamw)()
         return loss
 
     def _step_matrices(self, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> None:

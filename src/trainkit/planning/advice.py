@@ -60,7 +60,7 @@ def _about_lr(config: Train, run: Run) -> list[str]:
     found = []
     total = run.epochs * run.train.steps_per_epoch
     factors = [run.lr_factor(step) for step in range(total)]
-    peak = float(run.optimizer.param_groups[0]["initial_lr"]) * max(factors)
+    peak = run.base_lr * max(factors)
     if config.optim.name in USUAL_LR:
         low, high = USUAL_LR[config.optim.name]
         if not low <= peak <= high:

@@ -46,14 +46,14 @@ class LrRange:
 def sweep_lr(run: Run, center: float) -> LrRange:
     """Train while the lr grows from `BELOW` to `ABOVE` times `center`, until the loss blows up. Changes the model.
 
-    With parameter groups of different lrs all are scaled by one factor, and the lr named is the first group's. Raises
+    With parameter groups of different lrs all are scaled by one factor, and the lr named is `optim.lr`. Raises
     ConfigError for L-BFGS, whose steps search for their own length.
     """
     if isinstance(run.optimizer, torch.optim.LBFGS):
         raise ConfigError("--lr-range is for optimizers that go one gradient a step; lbfgs chooses its own lengths")
     tolerate_bad_steps(run)  # the sweep itself ends at the first
     run.graphed = None  # each step reads its loss anyway
-    base = float(run.optimizer.param_groups[0]["initial_lr"])
+    base = run.base_lr
     growth = (ABOVE / BELOW) ** (1 / (STEPS - 1))
     run.lr_factor = lambda step: center / base * BELOW * growth**step
     lrs: list[float] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trainkit import build, loop, registry
+from trainkit import assembly, build, loop, registry
 from trainkit.config.frame import Train
 from trainkit.data.batch import Batch
 from trainkit.data.dataset import Data
@@ -46,12 +46,12 @@ def measure(config: Train, flags: argparse.Namespace, limit: int | None) -> dict
 
 def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
     """What one build of the run shows."""
-    run = build.build_run(config, data, device, Stop())
+    run = assembly.build_run(config, data, device, Stop())
     batch = next(run.train.epoch(0))
     part = -(-len(batch) // config.accumulate)
     batch = batch.first(part)
     activations = _activations(config, data, run, batch)  # before the model is trained, and its gradients exist
-    work = measure_work(run.model, run.loss_fn, batch.first(2))
+    work = measure_work(run.module, run.loss_fn, batch.first(2))
     del batch
     rehearsal = rehearse(run)
     return {
@@ -69,7 +69,7 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "time": _times(config, data, run, rehearsal),
         "first_loss": rehearsal.first_loss,
-        "notes": build.notes(config, data, run),
+        "notes": assembly.notes(config, data, run),
         "warnings": advise(config, data, run, rehearsal),
     }
 
@@ -88,7 +88,7 @@ def _data(data: Data) -> dict[str, Any]:
 def _activations(config: Train, data: Data, run: Run, batch: Batch) -> int:
     """Bytes kept for the backward pass, without compilation, which would take minutes here."""
     plain = dataclasses.replace(config, compile=None)
-    forward = build.build_forward(plain, run.model, data.spec, run.device, recompute=config.recompute)
+    forward = build.build_forward(plain, run.module, run.data.spec, run.device, recompute=config.recompute)
     return memory.activation_bytes(run, forward, batch)
 
 
@@ -112,7 +112,7 @@ def _steps(config: Train, run: Run) -> dict[str, Any]:
     """How many steps, and the lr over them."""
     steps = run.train.steps_per_epoch
     total = steps * run.epochs
-    base = float(run.optimizer.param_groups[0]["initial_lr"])
+    base = run.base_lr
     lrs = [base * run.lr_factor(step) for step in range(min(total, 1_000_000))]
     ends = {"first": lrs[0], "max": max(lrs), "last": lrs[-1]}
     return {
@@ -155,8 +155,8 @@ def _times(config: Train, data: Data, run: Run, rehearsal: Rehearsal) -> dict[st
 def try_lrs(config: Train, data: Data, device: torch.device, plot: Path | None) -> dict[str, Any]:
     """The lr range test, on a run of its own, about the lr that the optimizer has by default."""
     field = registry.get("optim", config.optim.name).schema.get("lr")
-    run = build.build_run(config, data, device, Stop())
-    given = float(run.optimizer.param_groups[0]["initial_lr"])
+    run = assembly.build_run(config, data, device, Stop())
+    given = run.base_lr
     center = given if field is None or field.default is REQUIRED else float(field.default)
     found = lr_range.sweep_lr(run, center)
     if plot is not None and found.lrs:
@@ -171,5 +171,5 @@ def try_batches(config: Train, data: Data, device: torch.device, limit: int | No
         result = f"{in_bytes(trial.peak)}, {trial.seconds:.2f} s" if trial.peak and trial.seconds else "out of memory"
         say(f"batch {trial.batch_size:,}: {result}{'' if trial.fits else ', too large'}", stream=sys.stderr)
 
-    run = build.build_run(dataclasses.replace(config, compile=None), data, device, Stop())
+    run = assembly.build_run(dataclasses.replace(config, compile=None), data, device, Stop())
     return dataclasses.asdict(find_max_batch(run, limit, tell))

@@ -53,7 +53,7 @@ def activation_bytes(run: Run, forward: Forward, batch: Batch) -> int:
             kept[storage.data_ptr()] = storage
         return tensor
 
-    run.model.train()
+    run.train_mode()
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = run.loss_fn(forward(batch.inputs), batch)
     total = sum(storage.nbytes() for storage in kept.values())

@@ -47,7 +47,7 @@ def _pass(config: Train, data: Data, run: Run, forward: Forward, count: int) -> 
         loader = _first(data, run, count)
         with _naming(f"augment '{config.augment.name}'"):
             batch = next(loader.epoch(0))
-        run.model.train()
+        run.train_mode()
         loss, outputs = _answer(config, run, forward, data.spec, batch)
         if not sum_terms(loss).requires_grad:
             raise ConfigError(

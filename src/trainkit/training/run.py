@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from trainkit.data.batch import Batch
+from trainkit.data.dataset import Data
 from trainkit.data.loaders import Loader
 from trainkit.errors import ConfigError
 from trainkit.losses.base import Loss
+from trainkit.optim.finetune import Frozen
 from trainkit.tasks.base import Metric
 from trainkit.tasks.meter import Meter, Terms
 from trainkit.training.ema import Ema
@@ -71,10 +73,13 @@ class Run:
     """
 
     model: nn.Module
-    forward: Forward  # the model's forward pass in the chosen precision, memory format and compilation
+    module: nn.Module  # what a step runs: the model, or its head on the features of a frozen backbone
+    data: Data  # what a step reads: the samples, or those features
+    forward: Forward  # the module's forward pass in the chosen precision, memory format and compilation
     parameters: list[nn.Parameter]
     loss_fn: Loss
     optimizer: torch.optim.Optimizer
+    base_lr: float  # that the schedule's factors are on; a parameter group may have a multiple of it
     update: Callable[..., Any]  # the optimizer's step
     scaler: torch.amp.GradScaler | None
     guard: Guard
@@ -95,6 +100,8 @@ class Run:
     max_skipped: int
     log_every: int
     graphed: Callable[[Batch], Step] | None = None
+    frozen: Frozen | None = None  # what `finetune` keeps from being trained, at first or for good
+    origin: dict[str, Any] | None = None  # of the initial weights, where they are not the seed's
     metrics: list[Metric] = dataclasses.field(default_factory=list)  # of a full meter
     monitor: Monitor = dataclasses.field(default_factory=Monitor)
     epoch: int = 0
@@ -104,10 +111,11 @@ class Run:
     train_seconds: float = 0.0  # what the latest pass over the training split took
     data_wait: float = 0.0  # the share of it that was spent waiting for batches
 
-    @property
-    def base_lr(self) -> float:
-        """The lr that the schedule's factors are on, of the first parameter group."""
-        return float(self.optimizer.param_groups[0]["initial_lr"])
+    def train_mode(self) -> None:
+        """Put the model into training mode, and what is frozen in this epoch into evaluation mode."""
+        self.model.train()
+        if self.frozen is not None:
+            self.frozen.enter(self.epoch)
 
     @property
     def lr(self) -> float:
