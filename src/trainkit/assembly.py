@@ -109,7 +109,7 @@ def start_model(config: Train, data: Data, device: torch.device) -> tuple[nn.Mod
     if config.init.name != "none":
         weights = build.component("init", config.init, {"model": model})
         assert weights is not None
-        fitted = fit.fit(model, weights, data.spec.target.classes)
+        fitted = fit.fit(model, weights, data.spec.target.classes, config.seed)
         data.spec = fit.normalized(data.spec, weights)
         origin = fit.facts(weights, fitted, data.spec)
         data.notes.append(fit.sentence(origin, fitted, weights.mean is not None))

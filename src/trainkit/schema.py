@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from trainkit.errors import unknown
+from trainkit.errors import near, unknown
 from trainkit.text import is_plain
 
 
@@ -61,10 +61,11 @@ class Names:
     """Text that must be one of many names, which are looked up only when they are needed.
 
     lookup: the names, sorted; none where what they are of is not installed, and then any text passes.
-    what: what they are names of, in words.
+    what: what they are names of, in words. listing: the command that lists them.
     """
 
     what: str
+    listing: str
     lookup: Callable[[], list[str]]
 
     def __contains__(self, value: str) -> bool:
@@ -209,7 +210,9 @@ def _convert_scalar(
     if base is Path and isinstance(value, (str, int, Path)) and not isinstance(value, bool) and str(value):
         return Path(os.path.abspath(os.path.expanduser(str(value))))
     if base is str and isinstance(value, str) and isinstance(bounds, Names):
-        problems.append(unknown(f"{key}: {bounds.what}", value, bounds.lookup()))
+        close = near(value, bounds.lookup())[:3]
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        problems.append(f"{key}: there is no {bounds.what} '{value}'{hint}; {bounds.listing} lists them")
         return value
     problems.append(f"{key}: expected {describe(annotation)}, got {_show(value)}")
     return value

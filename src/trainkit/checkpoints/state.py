@@ -172,10 +172,18 @@ class Checkpoints:
                 f"the {' and '.join(other)} samples are not those that '{path}' was trained on; allow=[data] goes on"
             )
         meant += [f"other {name} samples" for name in other]
+        was, now = (_digest_of(origin) for origin in (header.get("init"), self._facts.get("init")))
+        if was != now and "init" not in allow:
+            raise CheckpointError(f"init has SHA-256 {now} here and {was} in '{path}'; allow=[init] goes on")
+        meant += [] if was == now else ["other initial weights"]
         runtime = differences(header["runtime"], self._facts["runtime"])
         if header["runtime"]["cudnn.benchmark"] and header["runtime"]["device"] != "cpu":
             meant.append("device.cudnn.benchmark=true chooses kernels by their speed")
         return meant + [f"{key} {old} -> {new}" for key, (old, new) in runtime.items()]
+
+
+def _digest_of(origin: Any) -> Any:
+    return origin.get("sha256") if isinstance(origin, dict) else None
 
 
 def log_lengths(run_folder: Path, path: Path, epoch: int, step: int) -> dict[str, int]:

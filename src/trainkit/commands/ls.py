@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any
 
-from trainkit import registry
+from trainkit import registry, schema
 from trainkit.config import folders
 from trainkit.config.flags import FlagParser
-from trainkit.errors import ConfigError, unknown
+from trainkit.errors import ConfigError, near, unknown
 from trainkit.text import say, say_json, visible
 
 HELP = """\
 usage: trainkit ls [GROUP] [--config-dir DIR] [--plugins MODULE] [--json]
+       trainkit ls model.arch [PATTERN] [--model NAME] [--json]
 
-Without GROUP: the config groups and their options. With GROUP: each option with one line and its arguments.
+Without GROUP: the config groups and their options. With GROUP: each option with one line and its arguments. With
+model.arch: the models of other libraries by name, those that match a PATTERN with wildcards. No network is asked.
 
 examples:
   trainkit ls
   trainkit ls model
-  trainkit ls optim --json"""
+  trainkit ls optim --json
+  trainkit ls model.arch 'mobilenet*'
+  trainkit ls model.arch --model timm '*efficientnet*'"""
 
 
 def ls(argv: Sequence[str]) -> int:
     """Print what can be chosen. Raises ConfigError for an unknown group."""
     parser = FlagParser("ls")
     parser.add_argument("group", nargs="?")
+    parser.add_argument("pattern", nargs="?")
+    parser.add_argument("--model")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("-cd", "--config-dir", action="append", default=[])
     parser.add_argument("--plugins", action="append", default=[])
     flags = parser.read(argv)
     known = [*registry.FAMILIES, *folders.BUNDLES]
-    if flags.group is not None and flags.group not in known:
-        raise ConfigError(unknown("group", flags.group, known))
     registry.import_plugins(flags.plugins)
+    if flags.group == ARCH:
+        _list_names(flags.model, flags.pattern, as_json=flags.json)
+        return 0
+    if flags.group is not None and flags.group not in known:
+        raise ConfigError(unknown("group", flags.group, [*known, ARCH]))
+    if flags.pattern is not None or flags.model is not None:
+        raise ConfigError(f"a pattern and --model are for trainkit ls {ARCH}")
     confs = folders.user_confs(flags.config_dir)
     groups = [flags.group] if flags.group else known
     found = {group: describe(group, confs) for group in groups}
@@ -47,6 +59,30 @@ def ls(argv: Sequence[str]) -> int:
         for group, options in found.items():
             say(f"{group:10} {', '.join(options)}")
     return 0
+
+
+ARCH = "model.arch"
+
+
+def _list_names(model: str | None, pattern: str | None, *, as_json: bool) -> None:
+    """Print the names that models take as `arch`: of one model, or of all. Raises ConfigError when none matches."""
+    models = registry.having("model", "arch")
+    if model is not None and model not in models:
+        raise ConfigError(unknown("--model", model, models))
+    asked = [model] if model is not None else models
+    names = {name: schema.names_of(registry.get("model", name).schema["arch"].annotation) or [] for name in asked}
+    if model is not None and not names[model]:
+        raise ConfigError(f"model={model} needs the package {model}: pip install 'trainkit[{model}]'")
+    found = {name: [arch for arch in known if fnmatch(arch, pattern or "*")] for name, known in names.items()}
+    if pattern is not None and not any(found.values()):
+        everything = [arch for known in names.values() for arch in known]
+        close = near(pattern.strip("*"), everything)[:3]
+        raise ConfigError(f"no model matches '{pattern}'" + (f"; there is {', '.join(close)}" if close else ""))
+    if as_json:
+        say_json(found, indent=2)
+        return
+    for name, archs in found.items():
+        say(*(arch if model is not None else f"{name:{max(map(len, asked))}}  {arch}" for arch in archs))
 
 
 def describe(group: str, confs: list[Path]) -> dict[str, dict[str, object]]:

@@ -41,7 +41,7 @@ def reproduce(argv: Sequence[str]) -> int:
     console = Console(as_json=as_json)
     stored = stored_config(original, console)
     log = events_to_compare(original, console)
-    config = typed(overridden(stored, given))
+    config = typed(overridden(stored, given | pinned(original)))
     folder = rundir.create(config.output_dir / "train", f"{config.dataset.name}-{config.model.name}")
     try:
         storage.replace_json(folder / "status.json", {"verb": "train", "state": "created", "reproduces": str(original)})
@@ -59,6 +59,13 @@ def reproduce(argv: Sequence[str]) -> int:
     for line in in_words(found, folder):
         console.say(line)
     return 0 if found["identical"] else 1
+
+
+def pinned(original: Path) -> dict[str, Any]:
+    """The override that insists on the initial weights of the original, where they came from a file."""
+    found = newest_header(original)
+    origin = found[0].get("init") if found is not None else None
+    return {"init.sha256": str(origin["sha256"])} if isinstance(origin, dict) and "sha256" in origin else {}
 
 
 def events_to_compare(original: Path, console: Console) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from trainkit.config.compose import FRAMES, group_names
 from trainkit.errors import ConfigError
 from trainkit.launch.run import INFO, flag_parser
 from trainkit.launch.verbs import VERBS
-from trainkit.schema import Schema, schema_of
+from trainkit.schema import Schema, names_of, schema_of
 
 FOLDERS = ("-cd", "--config-dir", "-cp", "--config-path")
 VALUES = {"--cfg": ["job", "hydra", "all"], "-c": ["job", "hydra", "all"], "--info": INFO, "-i": INFO}
@@ -71,7 +71,7 @@ def runs(word: str, patterns: Sequence[str]) -> list[str]:
 TRAINED = ["train/*", "sweeps/*/[0-9]*"]
 # what stands behind a verb that takes no config; the others take paths
 PLAIN: dict[str, Callable[[str], list[str]]] = {
-    "ls": lambda word: starting(word, [*registry.FAMILIES, *folders.BUNDLES]),
+    "ls": lambda word: starting(word, [*registry.FAMILIES, *folders.BUNDLES, "model.arch"]),
     "resume": lambda word: runs(word, TRAINED),
     "reproduce": lambda word: runs(word, TRAINED),
     "report": lambda word: runs(word, [*TRAINED, "eval/*", "sweeps/*"]),
@@ -129,7 +129,7 @@ class Line:
             annotation = self.annotation(key)
             if annotation is not None and Path in _parts(annotation):
                 return paths(value)
-            known = [] if annotation is None else _words(annotation)
+            known = [] if annotation is None else names_of(annotation) or _words(annotation)
         return [done + comma + name for name in starting(last, known)]
 
     def arguments(self, group: str) -> Schema:

@@ -13,6 +13,8 @@ FREE = (
     *("log_every", "loader", "workers", "data_dir", "output_dir", "plugins", "checkpoint_every", "keep_last"),
     *("loggers", "anomaly", "max_skipped", "tta", "topk", "plots"),
 )
+# Where initial weights lie, and what is insisted on: that they are the same is judged by their digest.
+FREE_PARTS = ("init.file", "init.sha256")
 # These change the rounding, and not what is meant.
 ROUNDING = ("device", "precision", "channels_last", "compile", "cuda_graph", "recompute", "accumulate")
 
@@ -40,7 +42,7 @@ def differences(*tables: Mapping[str, Any], missing: Any = None) -> dict[str, li
 
 def changes_bits(key: str) -> bool:
     """Whether another value of this dotted key can change any number of a result."""
-    return key.partition(".")[0] not in FREE
+    return key.partition(".")[0] not in FREE and key not in FREE_PARTS
 
 
 def changes_meaning(key: str) -> bool:

@@ -7,11 +7,13 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trainkit.data.spec import DataSpec, InputSpec
 from trainkit.errors import ConfigError, DataError
 from trainkit.init.weights import PREFIXES, Weights
+from trainkit.randomness import reseed
 
 COUNTER = ".num_batches_tracked"  # of batch norm, which files of older versions do not have
 
@@ -33,12 +35,14 @@ class Fitted:
         return f"{self.matched} matched, {adapted}{_counted(self.new, 'new')}, {_counted(self.unused, 'unused')}"
 
 
-def fit(model: nn.Module, weights: Weights, classes: Sequence[str] | None) -> Fitted:
+def fit(model: nn.Module, weights: Weights, classes: Sequence[str] | None, seed: int) -> Fitted:
     """Take over what fits, by name and shape; the head is taken over only if it is of the same classes.
 
-    classes: of the data, where its task has some. Float types are converted. A first convolution for other input
-    channels gets the sum of its kernels, or repeats them. Raises DataError when tensors beyond the head would stay
-    new, or unused, that `weights.allow` does not name; ConfigError for a pattern there that names nothing.
+    classes: of the data, where its task has some. A new head begins near 0, see `begin_small`. Float types are
+    converted. A first convolution for other input channels gets the sum of its kernels, or repeats them.
+
+    Raises DataError when tensors beyond the head would stay new, or unused, that `weights.allow` does not name;
+    ConfigError for a pattern there that names nothing.
     """
     expected = model.state_dict()
     given = _without_prefix(weights.tensors, expected)
@@ -64,7 +68,22 @@ def fit(model: nn.Module, weights: Weights, classes: Sequence[str] | None) -> Fi
     unused = [name for name in given if name not in expected and not _any_match(name, weights.extra)]
     _refuse_strange(weights, new, unused, strange, len(taken), len(expected))
     model.load_state_dict(taken, strict=False)
+    begin_small(model, new, head, seed)
     return Fitted(len(taken) - len(adapted), new, unused, adapted)
+
+
+@torch.no_grad()
+def begin_small(model: nn.Module, new: Sequence[str], head: str, seed: int) -> None:
+    """Draw the new weights of a head from a normal distribution of deviation 0.01, and have its biases 0.
+
+    So all classes are about equally likely at first, whatever the library draws: timm's heads for few classes begin
+    with logits of several units, which a linear probe takes dozens of epochs to forget.
+    """
+    reseed(torch.device("cpu"), seed, "head")
+    for name, parameter in model.named_parameters():
+        if name in new and name.startswith(f"{head}."):
+            start = torch.randn(parameter.shape) * 0.01 if parameter.ndim > 1 else torch.zeros(parameter.shape)
+            parameter.copy_(start)
 
 
 def head_of(model: nn.Module) -> str:

@@ -16,7 +16,8 @@ from trainkit.schema import Names
 if TYPE_CHECKING:
     from torch import nn
 
-Arch = Annotated[str, Names("model of timm", functools.partial(registered, "timm"))]
+LISTING = "trainkit ls model.arch --model timm"
+Arch = Annotated[str, Names("model of timm", LISTING, functools.partial(registered, "timm"))]
 
 
 @register("model")

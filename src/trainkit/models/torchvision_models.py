@@ -15,7 +15,8 @@ from trainkit.schema import Names
 if TYPE_CHECKING:
     from torch import nn
 
-Arch = Annotated[str, Names("model of torchvision", functools.partial(registered, "torchvision"))]
+LISTING = "trainkit ls model.arch --model torchvision"
+Arch = Annotated[str, Names("model of torchvision", LISTING, functools.partial(registered, "torchvision"))]
 # What a model is given, by the beginning of its name: its size, and no second output while it is trained.
 SIZED = {"vit_": "image_size", "maxvit_": "input_size"}
 AUXILIARY = ("inception_v3", "googlenet")

@@ -215,6 +215,11 @@ class Frozen:
         return all(begin is None for begin in self._begin.values())
 
     @property
+    def begins(self) -> dict[str, int]:
+        """After how many epochs those parameters are trained that are not from the start, by name."""
+        return {name: begin for name, begin in self._begin.items() if begin is not None}
+
+    @property
     def names(self) -> list[str]:
         """The parameters that are never trained."""
         return [name for name, begin in self._begin.items() if begin is None]

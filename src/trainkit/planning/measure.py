@@ -60,6 +60,7 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
             "name": config.model.name,
             "parameters": sum(p.numel() for p in run.model.parameters()),
             "trained": sum(p.numel() for p in run.parameters),
+            "groups": _groups(run) if run.frozen is not None else [],
             "layers": [dataclasses.asdict(layer) for layer in work.layers],
         },
         "flops_per_sample": {"forward": work.forward_flops, "backward": work.backward_flops},
@@ -72,6 +73,24 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
         "notes": assembly.notes(config, data, run),
         "warnings": advise(config, data, run, rehearsal),
     }
+
+
+def _groups(run: Run) -> list[dict[str, Any]]:
+    """The parameter groups of a run with `finetune`: how many parameters, which, and how they are trained."""
+    found = []
+    begins = {} if run.frozen is None else run.frozen.begins
+    for group in run.optimizer.param_groups:
+        names = group["param_names"]
+        found.append(
+            {
+                "parameters": sum(parameter.numel() for parameter in group["params"]),
+                "names": names,
+                "lr": group["initial_lr"],
+                "weight_decay": group.get("weight_decay"),
+                "begin": begins.get(names[0], 0),
+            }
+        )
+    return found
 
 
 def _data(data: Data) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from trainkit.console.columns import UNLIMITED, fitted, lines_of, prose_width, t
 from trainkit.text import say
 
 LAYERS_SHOWN = 24  # of a deeper model the largest are shown
+GROUPS_SHOWN = 16  # of more parameter groups the first and the last ones
 
 
 def show(facts: dict[str, Any]) -> None:
     """Print a plan, as wide as the terminal."""
     width = prose_width()
     braille = (sys.stdout.encoding or "").lower().startswith("utf")
-    lines = [*_head(facts), "", *_layers(facts["model"], width), "", *_memory(facts["memory"]), ""]
+    lines = [*_head(facts), "", *_layers(facts["model"], width), "", *_groups(facts["model"]["groups"], width)]
+    lines += [*_memory(facts["memory"]), ""]
     lines += [*_schedule(facts, width, braille), "", *_time(facts["time"], facts["steps"]["epochs"])]
     if "lr_range" in facts:
         lines += ["", *_lr_range(facts["lr_range"], facts["optim"]["name"], width, braille)]
@@ -33,7 +35,7 @@ def _head(facts: dict[str, Any]) -> list[str]:
     both = flops["forward"] + flops["backward"]
     return [
         f"{data['name']} {'x'.join(map(str, data['shape']))}, {data['task']}: {sizes} samples",
-        f"{facts['model']['name']} {facts['model']['parameters']:,} parameters on {facts['device']}",
+        f"{facts['model']['name']} {_parameters(facts['model'])} on {facts['device']}",
         f"{in_units(both)}FLOP a sample: forward {in_units(flops['forward'])}, backward {in_units(flops['backward'])}",
         f"{steps['epochs']} epochs of {steps['per_epoch']:,} steps of {steps['batch']:,}: {steps['total']:,} steps, "
         f"{in_units(both * data['splits']['train'] * steps['epochs'])}FLOP",
@@ -61,6 +63,28 @@ def _layers(model: dict[str, Any], width: int) -> list[str]:
         columns.remove(next(c for c in (2, 1, 4) if c in columns))
     lines = lines_of([[row[c] for c in columns] for row in rows], [c <= 2 for c in columns], UNLIMITED)
     return lines + ([left_out] if left_out else [])
+
+
+def _parameters(model: dict[str, Any]) -> str:
+    frozen = model["parameters"] - model["trained"]
+    return f"{model['parameters']:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
+
+
+def _groups(groups: list[dict[str, Any]], width: int) -> list[str]:
+    """A line for each parameter group: its lr, weight decay, size, and which parameters it has."""
+    if not groups:
+        return []
+    rows = [["lr", "weight decay", "parameters", "trained", "which"]]
+    for group in groups:
+        decay = "-" if group["weight_decay"] is None else f"{group['weight_decay']:g}"
+        begin = "always" if group["begin"] == 0 else f"after epoch {group['begin']}"
+        first, last = group["names"][0], group["names"][-1]
+        which = first if first == last else f"{first} … {last}"
+        rows.append([f"{group['lr']:.3g}", decay, f"{group['parameters']:,}", begin, which])
+    lines = [f"  {line}" for line in lines_of(rows, [False, False, False, True, True], width - 2)]
+    if len(groups) > GROUPS_SHOWN:
+        lines[GROUPS_SHOWN // 2 + 1 : -GROUPS_SHOWN // 2] = [f"  {len(groups) - GROUPS_SHOWN} more; --json has them"]
+    return ["parameter groups, each lr before its schedule", *lines, ""]
 
 
 def _memory(memory: dict[str, Any]) -> list[str]:
