@@ -113,18 +113,21 @@ def _alike(ours: Tensor, theirs: Tensor) -> bool:
 
 
 def _other_channels(ours: Tensor, theirs: Tensor) -> Tensor | None:
-    """The kernels of a convolution over colors for other channels: their sum for one, repeated ones for more.
+    """The kernels of a convolution over colors for other channels: their sum, shared out, for one or two.
 
-    Repeated kernels are scaled so that a gray image gives the same sums, as timm does. None for any other difference.
+    More channels take red, green and blue in turn, and share a color's kernel. So an image that is the same in all
+    channels gives what a gray one gave. None for any other difference.
     """
     if ours.ndim != 4 or theirs.ndim != 4 or theirs.shape[1] != 3 or not theirs.is_floating_point():
         return None
     channels = ours.shape[1]
     if (ours.shape[0], ours.shape[2:]) != (theirs.shape[0], theirs.shape[2:]):
         return None
-    if channels == 1:
-        return theirs.to(ours.dtype).sum(dim=1, keepdim=True)
-    return theirs.to(ours.dtype).repeat(1, -(-channels // 3), 1, 1)[:, :channels] * (3 / channels)
+    kernels = theirs.to(ours.dtype)
+    if channels < 3:
+        return kernels.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
+    colors = torch.arange(channels) % 3
+    return kernels[:, colors] / torch.bincount(colors)[colors].view(1, -1, 1, 1)
 
 
 def _refuse_strange(
@@ -184,7 +187,7 @@ def _for_channels(values: list[float], known: InputSpec) -> list[float]:
     if len(values) == channels:
         return values
     if known.is_image and len(values) == 3:  # as `_other_channels` does with the kernels
-        return [sum(values) / 3] if channels == 1 else [values[i % 3] for i in range(channels)]
+        return [sum(values) / 3] * channels if channels < 3 else [values[i % 3] for i in range(channels)]
     raise ConfigError(f"init.mean and init.std have {len(values)} numbers; the input has {channels} channels")
 
 
