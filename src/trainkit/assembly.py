@@ -150,7 +150,9 @@ def served_data(
     if head is None or config.augment.name != "none" or config.tta != "none" or len(data.spec.inputs) > 1:
         return data, None
     assert frozen is not None
-    forward = build.build_forward(dataclasses.replace(config, compile=None), model, data.spec, device)
+    plain, part = dataclasses.replace(config, compile=None), model.get_submodule(head)
+    forward = build.build_forward(plain, model, data.spec, device)
+    head_forward = build.build_forward(dataclasses.replace(plain, channels_last=False), part, data.spec, device)
     normalize = Normalize(data.spec, device)
 
     def loader(split: str) -> Loader:
@@ -160,7 +162,7 @@ def served_data(
         model.train()
         frozen.enter(0)
 
-    found = features.probe(model, forward, head, data, loader, stop, train_mode)
+    found = features.probe(model, forward, part, head_forward, data, loader, stop, train_mode)
     if isinstance(found, str):
         data.notes.append(f"features are computed in every epoch: {found}")
         return data, None

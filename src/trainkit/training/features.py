@@ -47,7 +47,8 @@ def trained_module(model: nn.Module, frozen: Frozen) -> str | None:
 def probe(
     model: nn.Module,
     forward: Forward,
-    head: str,
+    head: nn.Module,
+    head_forward: Forward,
     data: Data,
     loader: Callable[[str], Loader],
     stop: Stop,
@@ -55,12 +56,11 @@ def probe(
 ) -> Data | str:
     """The data set with features for samples; or why the head's inputs do not stand for the samples.
 
-    forward: the model's, not compiled. loader: the samples of a split, in order. train_mode: puts the model into the
-    mode that it is trained in.
+    forward, head_forward: of the model, not compiled, and of its part that is trained. loader: the samples of a split,
+    in order. train_mode: puts the model into the mode that it is trained in.
     """
-    module = model.get_submodule(head)
-    with _watched(module) as seen:
-        reason = _differs(model, module, forward, next(iter(loader("train"))), seen, train_mode)
+    with _watched(head) as seen:
+        reason = _differs(model, forward, head_forward, next(iter(loader("train"))), seen, train_mode)
         if reason is not None:
             return reason
         width = seen[0].shape[1:]
@@ -91,8 +91,8 @@ def _watched(module: nn.Module) -> Iterator[list[torch.Tensor]]:
 @torch.no_grad()
 def _differs(
     model: nn.Module,
-    module: nn.Module,
     forward: Forward,
+    head_forward: Forward,
     batch: Batch,
     seen: list[torch.Tensor],
     train_mode: Callable[[], None],
@@ -109,7 +109,7 @@ def _differs(
         features.append(seen[0].float())
     if not torch.equal(features[0], features[1]) or not torch.equal(features[0], features[2]):
         return "the backbone draws random numbers in training"
-    if not torch.equal(module(seen[0]).float(), outputs.float()):
+    if not torch.equal(head_forward(features[-1]), outputs):
         return "the model's outputs are not those of its head"
     return None
 
