@@ -39,6 +39,12 @@ ALLOWED = {
         "torch.export.load",
     ): "reads back the bytes that were just written, to check them; never a file",
     ("run_folders/configs.py", "yaml.load"): "with the safe loader, in C",
+    ("init/weights.py", "torch.load"): "with weights_only=True: a file with code in it is refused, see tests/init",
+    ("models/torchvision_models.py", "torch.hub.get_dir"): "says where torch keeps what it downloads",
+    (
+        "models/torchvision_models.py",
+        "torch.hub.download_url_to_file",
+    ): "keeps the file that torchvision publishes, whose digest must be right; it is read as any other file",
     ("loggers/choose.py", "importlib.import_module"): "of three loggers, by names that were checked",
     ("runtime.py", "ctypes"): "calls mallopt of the C library",
     ("registry.py", "importlib.import_module"): "of packaged components, and of plugins, which the command line names",

@@ -37,12 +37,15 @@ def test_file_equals_signature(group: str, name: str) -> None:
     node = yaml.safe_load(text)
     assert node.pop("name") == name
     schema = registry.get(group, name).schema
-    assert node == {key: plain(field.default) for key, field in schema.items()}
+    defaults = {key: field.default for key, field in schema.items()}
+    assert node == {key: "???" if value is REQUIRED else plain(value) for key, value in defaults.items()}
     assert list(node) == list(schema)
     problems: list[str] = []
-    assert {key: plain(value) for key, value in check_node(node, schema, group, problems).items()} == node
-    assert problems == []
-    assert all(isinstance(node[key], type(plain(field.default))) for key, field in schema.items())
+    given = {key: value for key, value in node.items() if value != "???"}
+    checked = check_node(node, schema, group, problems)
+    assert {key: plain(value) for key, value in checked.items()} == given
+    assert all(" is required " in problem for problem in problems) and len(problems) == len(node) - len(given)
+    assert all(isinstance(value, type(plain(schema[key].default))) for key, value in given.items())
     head, *lines = text.splitlines()
     assert head.startswith("# ")
     assert len(head) <= 72
@@ -69,7 +72,10 @@ def test_file_equals_frame(verb: str, frame: type[Any]) -> None:
 
 
 def test_groups_of_a_frame_are_its_choices() -> None:
-    assert groups(Train) == ["dataset", "model", "loss", "device", "optim", "sampler", "schedule", "augment"]
+    assert groups(Train) == [
+        *("dataset", "model", "loss", "device"),
+        *("init", "optim", "finetune", "sampler", "schedule", "augment"),
+    ]
     assert groups(Eval) == ["dataset", "model", "loss", "device"]
     assert {field.name for field in dataclasses.fields(Eval)} - {field.name for field in dataclasses.fields(Frame)} == {
         "ckpt",

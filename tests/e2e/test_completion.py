@@ -52,7 +52,7 @@ OFFERED = [
     ("trainkit train dataset=folder dataset.root=ou", ["dataset.root=outputs/"]),
     ("trainkit train data_dir=ou", ["data_dir=outputs/"]),
     ("trainkit train --config-dir my", ["my folder/"]),
-    ("trainkit ls mo", ["model"]),
+    ("trainkit ls mo", ["model", "model.arch"]),
     ("trainkit runs --s", ["--sort"]),
     ("trainkit runs ou", ["outputs/"]),
     ("trainkit compare outputs/s", ["outputs/sweeps/s/0", "outputs/sweeps/s"]),

@@ -61,8 +61,8 @@ def test_the_last_pattern_counts_and_the_words_mean_parts() -> None:
         tuning(
             freeze=["backbone"],
             unfreeze={"layer4.*": 3},
-            lr={"layer4.*": 0.1, "layer4.1.*": 0.5, "head": 10.0},
-            weight_decay={"fc.bias": 0.1},
+            lr_factors={"layer4.*": 0.1, "layer4.1.*": 0.5, "head": 10.0},
+            weight_decays={"fc.bias": 0.1},
             decay_norms=True,
         ),
         "fc",
@@ -76,7 +76,10 @@ def test_the_last_pattern_counts_and_the_words_mean_parts() -> None:
     ("options", "said"),
     [
         ({"freeze": ["layr4.*"]}, r"finetune.freeze: 'layr4.\*' matches no parameter \(did you mean layer4.\*"),
-        ({"lr": {"classifier": 2.0}}, r"finetune.lr: 'classifier' matches no parameter.*conv1.weight, bn1.weight"),
+        (
+            {"lr_factors": {"classifier": 2.0}},
+            r"finetune.lr_factors: 'classifier' matches no parameter.*conv1.weight, bn1",
+        ),
         ({"unfreeze": {"layer4.*": 1}}, r"finetune.unfreeze: 'layer4.\*' matches no parameter that finetune.freeze"),
         ({"freeze": ["*"]}, r"leaves no parameter to train"),
         ({"freeze": ["*"], "unfreeze": {"*": 2}}, r"nothing is trained in the first epoch"),
@@ -99,7 +102,7 @@ def test_regrouping_keeps_each_optimizers_own_settings(build: object) -> None:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         if factor is not None:
-            rules = rules_of(model, tuning(lr={"2.*": factor}, decay_norms=True), "2")
+            rules = rules_of(model, tuning(lr_factors={"2.*": factor}, decay_norms=True), "2")
             regroup(optimizer, rules, dict(model.named_parameters()))
         for _ in range(3):
             optimizer.zero_grad()

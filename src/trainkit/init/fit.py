@@ -118,16 +118,16 @@ def _other_channels(ours: Tensor, theirs: Tensor) -> Tensor | None:
     More channels take red, green and blue in turn, and share a color's kernel. So an image that is the same in all
     channels gives what a gray one gave. None for any other difference.
     """
-    if ours.ndim != 4 or theirs.ndim != 4 or theirs.shape[1] != 3 or not theirs.is_floating_point():
+    if ours.ndim < 4 or theirs.ndim < 4 or theirs.shape[1] != 3 or not theirs.is_floating_point():
         return None
     channels = ours.shape[1]
     if (ours.shape[0], ours.shape[2:]) != (theirs.shape[0], theirs.shape[2:]):
         return None
     kernels = theirs.to(ours.dtype)
     if channels < 3:
-        return kernels.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
+        return kernels.sum(dim=1, keepdim=True).repeat_interleave(channels, dim=1) / channels
     colors = torch.arange(channels) % 3
-    return kernels[:, colors] / torch.bincount(colors)[colors].view(1, -1, 1, 1)
+    return kernels[:, colors] / torch.bincount(colors)[colors].view(1, -1, *[1] * (kernels.ndim - 2))
 
 
 def _refuse_strange(

@@ -27,9 +27,9 @@ class Finetune:
 
     freeze: Sequence[str]
     unfreeze: Mapping[str, int]
-    lr: Mapping[str, float]
+    lr_factors: Mapping[str, float]
     layer_decay: float
-    weight_decay: Mapping[str, float]
+    weight_decays: Mapping[str, float]
     decay_norms: bool
 
 
@@ -43,17 +43,17 @@ def groups(
     *,
     freeze: list[str] = [],
     unfreeze: dict[str, Count] = {},
-    lr: dict[str, Positive] = {},
+    lr_factors: dict[str, Positive] = {},
     layer_decay: Probability = 1.0,
-    weight_decay: dict[str, NonNegative] = {},
+    weight_decays: dict[str, NonNegative] = {},
     decay_norms: bool = False,
 ) -> Finetune:
     """Any of: frozen parts, an lr for each part, layer-wise lr decay.
 
     freeze: patterns of parameters that are not trained. unfreeze: {pattern: epochs}, of frozen ones that are trained
-    after so many epochs. lr: {pattern: factor on optim.lr}; the last pattern that fits counts. layer_decay: each
-    block's lr is so many times that of the block after it, the head's being optim.lr (Howard & Ruder 2018,
-    arXiv:1801.06146, who divide by 2.6). weight_decay: {pattern: value instead of optim.weight_decay}. decay_norms:
+    after so many epochs. lr_factors: {pattern: factor on optim.lr}; factors of several patterns multiply. layer_decay:
+    each block's lr is so many times that of the block after it, the head's being optim.lr (Howard & Ruder 2018,
+    arXiv:1801.06146, who divide by 2.6). weight_decays: {pattern: value instead of optim.weight_decay}. decay_norms:
     whether norms and biases, all parameters of one axis, are decayed too.
 
     A module whose parameters are all frozen stays in evaluation mode, with all modules in it: the running statistics of
@@ -61,7 +61,7 @@ def groups(
     """
     if layer_decay == 0:
         raise ConfigError("finetune.layer_decay=0 gives all but the head an lr of 0: use finetune=linear")
-    return Finetune(freeze, unfreeze, lr, layer_decay, weight_decay, decay_norms)
+    return Finetune(freeze, unfreeze, lr_factors, layer_decay, weight_decays, decay_norms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +89,10 @@ def rules_of(model: nn.Module, tuning: Finetune, head: str) -> dict[str, Rule]:
             raise ConfigError(f"finetune.unfreeze: '{pattern}' matches no parameter that finetune.freeze has frozen")
         begin |= {name: epoch for name in chosen if name in frozen}
     factors, decays = _by_depth(model, names, head, tuning.layer_decay), _no_decay(model, tuning.decay_norms)
-    for pattern, factor in tuning.lr.items():
-        factors |= {name: factor * factors[name] for name in select(pattern, "lr")}
-    for pattern, value in tuning.weight_decay.items():
-        decays |= dict.fromkeys(select(pattern, "weight_decay"), value)
+    for pattern, factor in tuning.lr_factors.items():
+        factors |= {name: factor * factors[name] for name in select(pattern, "lr_factors")}
+    for pattern, value in tuning.weight_decays.items():
+        decays |= dict.fromkeys(select(pattern, "weight_decays"), value)
     rules = {name: Rule(factors[name], decays.get(name), begin.get(name, 0)) for name in names}
     if all(rule.begin is None for rule in rules.values()):
         raise ConfigError(f"finetune.freeze={list(tuning.freeze)} leaves no parameter to train")
