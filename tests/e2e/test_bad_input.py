@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from writers import Content, Link, alias_bomb, class_folders, image, lay_out, npz, png_header, table
 
@@ -602,6 +603,44 @@ DATA = [
     Row("r32-mean-nan", NPZ, 3, r"inputs: row 0, column 2 is inf", data(x=changed(X, (0, 2), np.inf), y=Y)),
 ]
 
+OTHERS = safetensors.numpy.save({"a.weight": np.zeros((3, 2), np.float32)})
+VGG = f"train {FAST} model=torchvision model.arch=vgg11"
+WEIGHTS = [
+    Row("x-init-missing", f"{LINEAR} init=w.pth", 3, r"init: .*w.pth cannot be read \(No such file"),
+    Row(
+        "x-init-of-another-model",
+        f"{LINEAR} init=w.safetensors",
+        3,
+        r"does not fit the model beyond its head: 0 of 2 tensors match; a.weight is not in the model; init.allow=",
+        {"w.safetensors": OTHERS},
+    ),
+    Row(
+        "x-init-cut",
+        f"{LINEAR} init=w.safetensors",
+        3,
+        r"w.safetensors is not a whole safetensors file",
+        {"w.safetensors": OTHERS[:-4]},
+    ),
+    Row(
+        "x-init-code",
+        f"{LINEAR} init=w.pth",
+        3,
+        r"w.pth (holds more than tensors, which could run code|is no file of weights)",
+        {"w.pth": b"cos\nsystem\n(S'touch HACKED'\ntR."},
+    ),
+    Row("x-init-not-a-run", f"{LINEAR} init=some/", 4, r"some holds no checkpoints/best", {"some/a": "b"}),
+    Row("x-init-mean-alone", f"{LINEAR} init=w.safetensors init.mean=[0]", 2, r"belong", {"w.safetensors": OTHERS}),
+    Row("x-init-of-none", f"{LINEAR} init=pretrained", 2, r"init=pretrained is for model=torchvision and model=timm"),
+    Row("x-image-too-small", VGG, 2, r"vgg11 cannot take images of 8x8 .*; dataset.image_size=32 fits$"),
+    Row(
+        "x-freeze-nothing",
+        f"{LINEAR} finetune=groups finetune.freeze=[layer4.*]",
+        2,
+        r"finetune.freeze: 'layer4.\*' matches no parameter; they are called 1.weight",
+    ),
+    Row("x-freeze-all", f"{LINEAR} finetune=groups finetune.freeze=['*']", 2, r"leaves no parameter to train"),
+]
+
 FIT = [
     Row("r40-ignored-labels", NPZ, 3, r"the label in row 0 is -100; classes count from 0$", data(x=X, y=[-100] * 20)),
     Row("r41-fp16", f"{LINEAR} precision=fp16", 2, r"precision=fp16"),
@@ -690,7 +729,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() if path.is_file() else b"" for path in paths}
 
 
-@pytest.mark.parametrize("row", rows(CONFIG + START + DATA + FIT + BEGUN))
+@pytest.mark.parametrize("row", rows(CONFIG + START + DATA + WEIGHTS + FIT + BEGUN))
 def test_refused(row: Row, trainkit_here: CommandHere, tmp_path: Path) -> None:
     lay_out(tmp_path, row.files)
     before, outputs = contents(tmp_path), tmp_path / "outputs"
