@@ -55,40 +55,21 @@ def preparation(spec: InputSpec) -> dict[str, Any]:
     }
 
 
-def box_of(size: Size, wanted: Size, rule: Rule) -> tuple[float, float, float, float]:
-    """The part of a photo that is shown: left, upper, right, lower, in its pixels."""
-    if rule.resize != "crop":
-        return (0, 0, *size)
-    scale = min(size[0] / wanted[0], size[1] / wanted[1]) * rule.crop_share
-    width, height = wanted[0] * scale, wanted[1] * scale
-    left, upper = (size[0] - width) / 2, (size[1] - height) / 2
-    return left, upper, left + width, upper + height
-
-
-def shown_size(size: Size, wanted: Size, rule: Rule) -> Size:
-    """How large that part is shown: as wanted, or where it is padded as large as fits."""
-    if rule.resize != "pad":
-        return wanted
-    scale = min(wanted[0] / size[0], wanted[1] / size[1])
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
-
-
 def reduced(size: Size, wanted: Size, rule: Rule) -> Size:
-    """How large a photo of this size must at least be decoded, at its full extent."""
-    left, upper, right, lower = box_of(size, wanted, rule)
-    width, height = shown_size(size, wanted, rule)
-    return round(REDUCED * width * size[0] / (right - left)), round(REDUCED * height * size[1] / (lower - upper))
+    """How large a photo of this size must at least be decoded, so that what is shown of it is large enough."""
+    if rule.resize == "pad":
+        scale = REDUCED * min(wanted[0] / size[0], wanted[1] / size[1])
+        return round(size[0] * scale), round(size[1] * scale)
+    return round(REDUCED * wanted[0] / rule.crop_share), round(REDUCED * wanted[1] / rule.crop_share)
 
 
 def fit(image: Image.Image, wanted: Size, rule: Rule) -> Image.Image:
     """A photo as an image of the wanted size."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    box, shown = box_of(image.size, wanted, rule), shown_size(image.size, wanted, rule)
-    # one pass: what lies outside of the box is not computed
-    found = image.resize(shown, Image.Resampling[RESAMPLING.upper()], box)
-    if found.size != wanted:
-        padded = Image.new(found.mode, wanted)
-        padded.paste(found, ((wanted[0] - shown[0]) // 2, (wanted[1] - shown[1]) // 2))
-        return padded
-    return found
+    method = Image.Resampling[RESAMPLING.upper()]
+    if rule.resize == "crop":  # in one step with the resizing: what is cut off is not computed
+        return ImageOps.fit(image, wanted, method, bleed=(1 - rule.crop_share) / 2)
+    if rule.resize == "pad":
+        return ImageOps.pad(image, wanted, method)
+    return image if image.size == wanted else image.resize(wanted, method)
