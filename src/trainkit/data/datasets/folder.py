@@ -5,7 +5,7 @@
     root/test/<class>/*.jpg  (optional)
 
 JPEG, PNG, BMP, GIF (first frame) and WebP of any size and color mode. What is transparent becomes white, 16-bit gray
-keeps its high byte, EXIF rotation is applied. Class folders are not searched deeper. What is left out is said in the notes.
+keeps its high byte, EXIF rotation is applied. Class folders are not searched deeper. What is left out is in the notes.
 """
 
 from __future__ import annotations
