@@ -122,9 +122,9 @@ class Policy:
         along_x, along_y = slant_x * largest.slant[0] * aspect, slant_y * largest.slant[1] / aspect
         angle = torch.deg2rad(turn * largest.angle)
         cos, sin = angle.cos(), angle.sin()
-        across = -2 / width * right * largest.shift[0] - along_x
-        upward = -2 / height * down * largest.shift[1] - along_y
-        return geometry.theta_of([cos, -sin * aspect - along_x, across, sin / aspect - along_y, cos, upward])
+        across = -2 / width * right * largest.shift[0] + along_x
+        upward = -2 / height * down * largest.shift[1] + along_y
+        return geometry.theta_of([cos, along_x - sin * aspect, across, along_y + sin / aspect, cos, upward])
 
     def colored(self, images: Tensor, drawn: Drawn) -> Tensor:
         """Images whose operation is one of the colors', changed in groups of the same one, in place."""
