@@ -14,7 +14,9 @@ import pytest
 from trainkit.data.spec import DataSpec, InputSpec, TargetSpec, describe
 from trainkit.errors import CheckpointError
 
-IMAGE = InputSpec("image", (3, 8, 6), "uint8", normalize=True, mean=[0.1, 0.5, 1.0], std=[0.2, 1e-9, 3.5])
+IMAGE = InputSpec(
+    "image", (3, 8, 6), "uint8", normalize=True, mean=[0.1, 0.5, 1.0], std=[0.2, 1e-9, 3.5], resize="crop"
+)
 TABLE = InputSpec("features", (2,), "float32", normalize=True, mean=[0.0, -1.5], std=[1.0, 2.0], names=["é", "b"])
 TOKENS = InputSpec("tokens", (7,), "int64", vocabulary=65)
 SCALAR = InputSpec("array", (), "float32")
@@ -69,6 +71,10 @@ DAMAGES: list[tuple[tuple[str, ...], Any]] = [
     (("inputs", "x", "vocabulary"), "65"),
     (("inputs", "x", "vocabulary"), 0),
     (("inputs", "x", "resize"), [8, 6]),
+    (("inputs", "x", "resize"), "stretch"),
+    (("inputs", "x", "crop_share"), 0),
+    (("inputs", "x", "crop_share"), "1"),
+    (("inputs", "x", "resized"), [8, 6]),
     (("targets", "y", "task"), None),
     (("targets", "y", "classes"), [1, 2]),
     (("targets", "y", "classes"), "catdog"),

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from conftest import clean_environment, trained
 from trainkit.data.images.decode import decode_rows
+from trainkit.data.images.fit import Rule
 from trainkit.export import formats
 from writers import image, lay_out
 
@@ -268,5 +269,5 @@ def test_another_program_prepares_the_same_pixels(trainkit_here: CommandHere, tm
     Image.fromarray(rng.integers(0, 1 << 16, (20, 25), dtype=np.uint16)).save(tmp_path / "deep.png")
     for name in ("large.jpg", "palette.png", "fits.png", "deep.png", "photos/cat/0.png"):
         ours = np.zeros((1, 1 if mode == "gray" else 3, 12, 12), np.uint8)
-        assert decode_rows([str(tmp_path / name)], ours, None, mode) == []
+        assert decode_rows([str(tmp_path / name)], ours, None, Rule(mode)) == []
         np.testing.assert_array_equal(pixels_by(rule, tmp_path / name), ours[0], err_msg=name)

@@ -12,7 +12,7 @@ from trainkit import build, storage
 from trainkit.config.frame import Export
 from trainkit.console.console import Console
 from trainkit.data.adopt import adopt
-from trainkit.data.images.decode import preparation
+from trainkit.data.images.fit import preparation
 from trainkit.data.loaders import Normalize
 from trainkit.data.spec import INPUT, TARGET, DataSpec, named
 from trainkit.errors import ConfigError, DataError, TrainkitError
@@ -145,7 +145,7 @@ def describe(config: Export, kind: str, takes_raw: bool, spec: DataSpec, meta: d
             "normalized": not takes_raw,
         },
         "output": {"name": name, "shape": ["batch", num_outputs(spec)], "dtype": "float64" if double else "float32"},
-        **({"image_files": preparation(image.shape)} if inputs.takes_image_files(image) else {}),
+        **({"image_files": preparation(image)} if inputs.takes_image_files(image) else {}),
         "task": target.task,
         "classes": target.classes,
         "features": image.names,

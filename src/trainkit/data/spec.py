@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 from trainkit.errors import CheckpointError
 
 Kind = Literal["image", "features", "tokens", "series", "array"]
+Resize = Literal["squash", "crop", "pad"]  # how a photo of another shape becomes an image, see `images.fit`
 INPUT, TARGET = "x", "y"  # the names of the one input and the one target of most data sets
 Value = TypeVar("Value")
 
@@ -26,6 +27,7 @@ class InputSpec:
     normalize: whether the model gets it standardized by `mean` and `std`, one value per channel or feature, computed
     from the train split where they are None; pixels of uint8 images count as value / 255. Else it gets what is stored.
     names: of the columns of a table. vocabulary: how many ids there are.
+    resize, crop_share: how an image file becomes an image of `shape`, see `images.fit`.
     """
 
     kind: Kind
@@ -36,6 +38,8 @@ class InputSpec:
     std: list[float] | None = None
     names: list[str] | None = None
     vocabulary: int | None = None
+    resize: Resize = "squash"
+    crop_share: float = 1.0
 
     @property
     def is_image(self) -> bool:
@@ -106,9 +110,11 @@ def _input(value: Any) -> InputSpec:
     if not isinstance(shape, (list, tuple)) or not all(type(n) is int and n > 0 for n in shape):
         raise ValueError("shape")
     found = InputSpec(**{**value, "shape": tuple(shape)})
-    _refuse_types(found, dtype=str, normalize=bool, vocabulary=(int, type(None)))
+    _refuse_types(found, dtype=str, normalize=bool, vocabulary=(int, type(None)), resize=str, crop_share=(int, float))
     if found.kind not in get_args(Kind) or (found.vocabulary is not None and found.vocabulary < 1):
         raise ValueError("kind or vocabulary")
+    if found.resize not in get_args(Resize) or not 0 < found.crop_share <= 1:
+        raise ValueError("resize or crop_share")
     per = [_numbers(found.mean), _numbers(found.std)]
     if found.normalize and (not found.shape or any(n != found.shape[0] for n in per)):
         raise ValueError("mean or std")

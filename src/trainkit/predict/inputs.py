@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from trainkit.data.images.decode import SUFFIXES, is_image, may_be_image
 from trainkit.data.images.files import Stream
+from trainkit.data.images.fit import Rule
 from trainkit.data.spec import InputSpec
 from trainkit.data.splits import Array
 from trainkit.errors import DataError
@@ -102,7 +103,7 @@ def _images(paths: Iterator[str], spec: InputSpec, size: int, workers: int) -> I
     if len(first) < _FEW:
         size, workers = min(size, len(first)), 0
     channels, height, width = spec.shape
-    stream = Stream((channels, height, width), "gray" if channels == 1 else "rgb", workers)
+    stream = Stream((channels, height, width), Rule.of(spec), workers)
     everything = itertools.chain(first, paths)
     for names, images, failures in stream.decode(iter(lambda: list(itertools.islice(everything, size)), []), size):
         errors: list[str | None] = [None] * len(names)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as reference
 
 from trainkit import registry
-from trainkit.data.augment import mixing, pixels
+from trainkit.data.augment import geometry, mixing, pixels
 from trainkit.data.augment.base import Augment, Draw
 from trainkit.data.batch import Batch
 from trainkit.data.spec import TargetSpec
@@ -96,12 +96,17 @@ def test_alternate_coins_of_neighbors_are_unrelated() -> None:
         assert abs(float((coins[lag:] * coins[:-lag]).mean())) < 4 / math.sqrt(50_000)
 
 
+def warped(images: torch.Tensor, angle: torch.Tensor, zoom: torch.Tensor, slant: torch.Tensor) -> torch.Tensor:
+    theta = geometry.about_center(angle, zoom, slant, images.shape[2] / images.shape[3])
+    return geometry.resample(images, theta, "zero")
+
+
 @pytest.mark.parametrize(("height", "width"), [(9, 9), (10, 14)])
 def test_warp_turns_like_torchvision(height: int, width: int) -> None:
     images = photos(5, 2, height, width).float()
     degrees = torch.tensor([0.0, 90.0, -30.0, 12.5, 170.0])
     zoom, slant = torch.ones(5), torch.zeros(5)
-    turned = pixels.warp(images, degrees.deg2rad(), zoom, slant, "zero")
+    turned = warped(images, degrees.deg2rad(), zoom, slant)
     for image, angle, result in zip(images, degrees.tolist(), turned, strict=True):
         expected = reference.rotate(image, angle, interpolation=reference.InterpolationMode.BILINEAR)
         assert torch.allclose(result, expected, atol=0.1)  # torchvision rounds its grid
@@ -110,7 +115,7 @@ def test_warp_turns_like_torchvision(height: int, width: int) -> None:
 def test_warp_zooms_and_slants_like_torchvision() -> None:
     images = photos(3).float()
     zoom, slant = torch.tensor([1.5, 0.7, 1.0]), torch.tensor([0.0, 0.0, 0.3])
-    changed = pixels.warp(images, torch.zeros(3), zoom, slant, "zero")
+    changed = warped(images, torch.zeros(3), zoom, slant)
     for i in range(3):
         expected = reference.affine(
             images[i],
@@ -125,8 +130,10 @@ def test_warp_zooms_and_slants_like_torchvision() -> None:
 
 def test_affine_stays_within_its_ranges_and_differs_between_samples() -> None:
     images = photos(1).expand(50, -1, -1, -1)
-    assert torch.allclose(pixels.affine(0, 0, 0, "zero")(images, draw(50)), images.float(), atol=1e-2)
-    changed = pixels.affine(20, 0.2, 5, "reflect")(images, draw(50))
+    assert torch.allclose(
+        geometry.moved([geometry.affine(0, 0, 0)], "zero")(images, draw(50)), images.float(), atol=1e-2
+    )
+    changed = geometry.moved([geometry.affine(20, 0.2, 5)], "reflect")(images, draw(50))
     assert len({tuple(image.flatten().tolist()) for image in changed}) == 50
     assert changed.min() >= 0 and changed.max() <= 255
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from trainkit.data.checks import finish
 from trainkit.data.dataset import Data
 from trainkit.data.datasets.folder import folder
-from trainkit.errors import DataError
+from trainkit.errors import ConfigError, DataError
 
 
 def write(path: Path, color: Any = (200, 100, 50), mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Path:
@@ -207,14 +207,42 @@ def test_color_modes(root: Path) -> None:
     write(root / "a" / "3-cmyk.jpg", (0, 0, 0, 255), "CMYK")
     write(root / "a" / "4-bits.png", 1, "1")
     Image.new("P", (8, 8), 0).save(write(root / "a" / "5-palette.png"), transparency=b"\x00\xff")
+    write(root / "a" / "6-half.png", (200, 100, 0, 128), "RGBA")
+    write(root / "a" / "7-gray-alpha.png", (50, 0), "LA")
+    write(root / "a" / "8-clear.webp", (50, 90, 20, 0), "RGBA")
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(write(root / "a" / "9-key.png"), transparency=(9, 9, 9))
+    Image.fromarray(gray16).save(write(root / "a" / "9-key16.png"), transparency=0x8040)
     write(root / "b" / "0.webp", (0, 0, 0))
     data = load(root, test_fraction=0.0)
     pixels = data.splits["train"].inputs
     assert (pixels == pixels[:, :, :1, :1]).all()
-    assert pixels[:5, :, 0, 0].tolist() == [[128] * 3, [128] * 3, [10, 20, 30], [0] * 3, [255] * 3]
+    white = [255] * 3
+    found = pixels[:, :, 0, 0].tolist()
+    assert found[:5] == [[128] * 3, [128] * 3, white, [0] * 3, white]
+    assert found[5:] == [white, [227, 177, 127], white, white, white, white, [0] * 3]  # half of a color is half white
     gray = load(root, test_fraction=0.0, mode="gray").splits["train"].inputs
-    assert gray.shape == (7, 1, 8, 8)
-    assert gray[:5, 0, 0, 0].tolist() == [128, 128, 18, 0, 255]
+    assert gray.shape == (12, 1, 8, 8)
+    assert gray[:7, 0, 0, 0].tolist() == [128, 128, 255, 0, 255, 255, 186]
+
+
+def test_a_cmyk_photo_looks_like_the_one_in_rgb(root: Path) -> None:
+    photo = Image.linear_gradient("L").convert("RGB")
+    paper = Image.merge("CMYK", [*map(ImageChops.invert, photo.split()), Image.new("L", photo.size)])
+    for animal in ("cat", "dog"):
+        shutil.rmtree(root / animal)
+    paper.save(write(root / "cat" / "0.jpg"), quality=95)  # by Adobe's convention, values inverted
+    photo.save(write(root / "dog" / "0.png"))
+    ours, plain = load(root, image_size=64, test_fraction=0.0).splits["train"].inputs
+    assert abs(ours.astype(int) - plain).max() <= 3
+
+
+def test_sides_that_are_no_size_are_told(root: Path) -> None:
+    assert load(root, image_size=[6, 8]).splits["train"].inputs.shape == (16, 3, 6, 8)
+    for wrong in ([8], [8, 8, 8], []):
+        with pytest.raises(ConfigError, match=r"dataset.image_size=.*expected one number, or two: .height,width."):
+            load(root, image_size=wrong)
+    with pytest.raises(ConfigError, match=r"dataset.crop_share=0.5 is for dataset.resize=crop, which is pad"):
+        load(root, resize="pad", crop_share=0.5)
 
 
 def test_sizes_and_rotation(root: Path) -> None:

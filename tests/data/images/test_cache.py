@@ -103,7 +103,9 @@ def test_statistics_from_moments_are_those_from_pixels(photos: Path) -> None:
 
 def test_what_the_pixels_depend_on_is_in_the_key(photos: Path, cache: Path) -> None:
     load(photos)
-    for count, config in enumerate(({"mode": "gray"}, {"image_size": 8}, {"on_bad": "skip"}), start=2):
+    for count, config in enumerate(
+        ({"mode": "gray"}, {"image_size": 8}, {"resize": "crop"}, {"on_bad": "skip"}), start=2
+    ):
         load(photos, **config)
         assert len(entries(cache)) == count
 

@@ -25,6 +25,7 @@ from trainkit.data.dataset import Data
 from trainkit.data.datasets.folder import folder
 from trainkit.data.images.decoders import Decoders, in_memory
 from trainkit.data.images.files import Files, Stream
+from trainkit.data.images.fit import Rule
 from trainkit.data.loaders import Normalize, StreamingLoader
 from trainkit.data.placement import place
 from trainkit.data.spec import INPUT, DataSpec, TargetSpec
@@ -162,7 +163,7 @@ def test_arrays_of_the_host_stream_too() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_iteration_that_is_broken_off_does_not_disturb_the_next(photos: Path, workers: int) -> None:
-    files = Files(paths(photos), Stream((3, 16, 16), "rgb", workers))
+    files = Files(paths(photos), Stream((3, 16, 16), Rule(), workers))
     indices = [np.arange(start, start + 20) for start in range(0, 200, 20)]
     whole = [batch.copy() for batch in files.batches(indices)]
     for _ in files.batches(indices[::-1]):
@@ -178,7 +179,7 @@ def test_a_file_that_goes_bad_is_named(photos: Path, tmp_path: Path) -> None:
     names[7] = str(tmp_path / "bad.jpg")
     Path(names[7]).write_bytes(b"no image")
     for workers in (0, 2):
-        files = Files(names, Stream((3, 16, 16), "rgb", workers))
+        files = Files(names, Stream((3, 16, 16), Rule(), workers))
         with pytest.raises(DataError, match="bad.jpg: not a readable image any more"):
             list(files.batches([np.arange(10)]))
 
@@ -193,11 +194,11 @@ def endless(photos: Path, stream: Stream) -> None:
 
 def test_a_killed_worker_is_one_error(photos: Path) -> None:
     with pytest.raises(ResourceError, match="a decoding worker was killed by SIGKILL; if memory ran out"):
-        endless(photos, Stream((3, 16, 16), "rgb", 2))
+        endless(photos, Stream((3, 16, 16), Rule(), 2))
 
 
 def test_a_worker_that_hangs_is_one_error(photos: Path) -> None:
-    decoders = Decoders(1, in_memory((10, 3, 16, 16), np.uint8, ""), None, "rgb")
+    decoders = Decoders(1, in_memory((10, 3, 16, 16), np.uint8, ""), None, Rule())
     decoders.submit(0, 0, [])
     assert decoders.result() == []
     decoders.patience = 0.5  # only now that the worker has started, however long that took
@@ -214,7 +215,7 @@ def test_too_few_open_files_is_one_error() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 3, hard))
         with pytest.raises(ResourceError, match=r"cannot start 8 decoding workers \(Too many open files\).*ulimit -n"):
-            Decoders(8, images, None, "rgb")
+            Decoders(8, images, None, Rule())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

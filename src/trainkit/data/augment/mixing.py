@@ -1,4 +1,4 @@
-"""Changes of normalized batches: cutout, and the mixing of samples with their targets."""
+"""Changes of normalized batches: cutout, random erasing, and the mixing of samples with their targets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from trainkit.data.augment.geometry import rectangles
 
 if TYPE_CHECKING:
     from trainkit.data.augment.base import Change, Draw, Mix
@@ -26,6 +28,33 @@ def cutout(size: int) -> Change:
         return inputs.mul_(~hole.unsqueeze(1))  # a quarter of masked_fill_'s time
 
     return change
+
+
+def erasing(probability: float) -> Change:
+    """Put a rectangle to the training mean in some of the samples (Zhong et al. 2017, arXiv:1708.04896), in place.
+
+    It lies inside the image; its share of the area is uniform in 0.02 .. 0.4 and its width by its height, compared with
+    the image's, log-uniform in 0.3 .. 1 / 0.3, the paper's ranges.
+    """
+
+    def change(inputs: Tensor, draw: Draw) -> Tensor:
+        n, _, height, width = inputs.shape
+        tall, wide, fits = rectangles(n, (0.02, 0.4), 1 / 0.3, draw.generator)
+        u = torch.rand(3, n, generator=draw.generator, device=inputs.device)
+        erased = fits & (u[2] < probability)
+        rows = _span(height, *_inside(height, tall, u[0]))
+        columns = _span(width, *_inside(width, wide, u[1]))
+        hole = rows.unsqueeze(2) & columns.unsqueeze(1) & erased.view(n, 1, 1)
+        return inputs.mul_(~hole.unsqueeze(1))
+
+    return change
+
+
+def _inside(length: int, part: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and size (N, 1) of a span that is such a part of a side, somewhere inside it; place: uniform (N,)."""
+    size = (part * length).round().long().clamp_min(1)
+    start = (place * (length - size + 1)).long()
+    return start.unsqueeze(1), size.unsqueeze(1)
 
 
 def _span(length: int, start: Tensor, size: int | Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Changes of images before they are normalized: position, shape, color. `image.py` has them as config.
+"""Changes of images before they are normalized: whole pixels shifted, and colors. `image.py` has them as config.
 
 Each function returns a change (images, draw) -> images of shape (N, C, H, W): uint8, or float32 in 0..255.
 """
@@ -16,8 +16,7 @@ from trainkit.randomness import key
 
 if TYPE_CHECKING:
     from trainkit.data.augment.base import Change, Draw
-
-Border = Literal["zero", "reflect"]
+    from trainkit.data.augment.geometry import Border
 
 GRAY = [0.299, 0.587, 0.114]  # ITU-R BT.601: the share of red, green and blue in brightness
 
@@ -71,38 +70,6 @@ def alternating(draw: Draw) -> Tensor:
 def _reflected(positions: Tensor, size: int) -> Tensor:
     # -1 is 1 and `size` is size - 2: the edge itself is not repeated
     return size - 1 - (size - 1 - positions.abs()).abs()
-
-
-def affine(rotate: float, scale: float, shear: float, border: Border) -> Change:
-    """Turn, zoom and slant about the center, bilinear.
-
-    rotate, shear: largest angle in degrees, either way. scale: the zoom lies in 1 - scale .. 1 + scale. All uniform.
-    Costs about six times as much as flip_crop on a CPU, which shifts whole pixels.
-    """
-
-    def change(images: Tensor, draw: Draw) -> Tensor:
-        u = torch.rand(3, len(images), generator=draw.generator, device=images.device) * 2 - 1
-        return warp(images, u[0] * math.radians(rotate), 1 + u[1] * scale, u[2] * math.radians(shear), border)
-
-    return change
-
-
-def warp(images: Tensor, angle: Tensor, zoom: Tensor, slant: Tensor, border: Border) -> Tensor:
-    """Images slanted along their rows, zoomed, and turned counter-clockwise, all about the center: float32.
-
-    angle, slant: radians (N,). zoom: factor (N,); 2 shows the middle half twice as large.
-    """
-    n, _, height, width = images.shape
-    cos, sin, slope = angle.cos() / zoom, angle.sin() / zoom, slant.tan()
-    # The source position of each pixel (x to the right, y down). grid_sample's coordinates run from -1 to 1 along
-    # both sides, hence the aspect ratio.
-    aspect = height / width
-    zero = torch.zeros_like(cos)
-    rows = [cos - slope * sin, (-sin - slope * cos) * aspect, zero, sin / aspect, cos, zero]
-    theta = torch.stack(rows, dim=1).view(n, 2, 3)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    padding_mode = "zeros" if border == "zero" else "reflection"
-    return functional.grid_sample(images.float(), grid, padding_mode=padding_mode, align_corners=False)
 
 
 def color(channels: int, brightness: float, contrast: float, saturation: float, hue: float) -> Change:

@@ -4,8 +4,8 @@
     root/val/<class>/*.jpg   (optional)
     root/test/<class>/*.jpg  (optional)
 
-JPEG, PNG, BMP, GIF (first frame) and WebP of any size and color mode. Alpha is dropped, 16-bit gray keeps its high
-byte, EXIF rotation is applied. Class folders are not searched deeper. What is left out is said in the notes.
+JPEG, PNG, BMP, GIF (first frame) and WebP of any size and color mode. What is transparent becomes white, 16-bit gray
+keeps its high byte, EXIF rotation is applied. Class folders are not searched deeper. What is left out is in the notes.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ import os
 from collections import Counter
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
-from trainkit.data.dataset import Data, hold_out
+from trainkit.data.dataset import Data, describe_input, hold_out
 from trainkit.data.images.cache import Entry, Wanted, fetch
 from trainkit.data.images.decode import DECODER, SUFFIXES, Bad, is_image, may_be_image
 from trainkit.data.images.decoders import Decoders, Rows, in_memory
 from trainkit.data.images.files import Files, Stream
-from trainkit.data.spec import TargetSpec
+from trainkit.data.images.fit import Rule
+from trainkit.data.spec import Resize, TargetSpec
 from trainkit.data.splits import Array, Split
-from trainkit.errors import DataError, unknown
+from trainkit.errors import ConfigError, DataError, unknown
 from trainkit.machine import num_cpus
 from trainkit.registry import register
-from trainkit.schema import Count, Fraction
+from trainkit.schema import Count, Fraction, Range
 
 _CHUNK, _CHUNK_BYTES = 256, 16 << 20  # most files, and pixels of them, in a job: enough to make the hand-over cheap
 _AHEAD = 2  # jobs that wait for each worker
+Share = Annotated[float, Range(gt=0, le=1)]
 _STAMP = 3  # numbers in the stamp of a file
 # What one process takes, in seconds: more than this in all and workers are worth starting.
 _A_FILE, _A_BYTE, _WORTH_WORKERS = 1.5e-4, 1.5e-8, 1.0
@@ -54,16 +56,22 @@ def folder(
     split_seed: int,
     *,
     root: Path,
-    image_size: Count = 32,
+    image_size: Count | list[Count] = 32,
+    resize: Resize = "squash",
+    crop_share: Share = 1.0,
     mode: Literal["rgb", "gray"] = "rgb",
     on_bad: Literal["fail", "skip"] = "fail",
     test_fraction: Fraction = 0.2,
 ) -> ImageFolder:
-    """Images in class folders under `root`, as uint8 (N, 3 or 1, image_size, image_size).
+    """Images in class folders under `root`, as uint8 (N, 3 or 1, height, width); image_size: both, or [height, width].
 
-    The classes are the folders of the train split in order of their names. Raises DataError with the path for a
-    missing, unreadable or empty folder, and a class that train does not have.
+    resize, crop_share: what is made of photos of another shape, see `images.fit.Rule`. The classes are the folders of
+    the train split in order of their names. Raises DataError with the path for a missing, unreadable or empty folder,
+    and a class that train does not have; ConfigError for an image size of other than two sides.
     """
+    height, width = _sides(image_size)
+    if crop_share < 1 and resize != "crop":
+        raise ConfigError(f"dataset.crop_share={crop_share:g} is for dataset.resize=crop, which is {resize}")
     notes: list[str] = []
     places = _split_folders(root, notes)
     classes = [entry.name for entry in _subfolders(places["train"])]
@@ -73,8 +81,16 @@ def folder(
     found = {split: _scan(place, classes, notes, faults) for split, place in places.items()}
     if faults:
         raise DataError(*faults)
-    shape = (1 if mode == "gray" else 3, image_size, image_size)
-    return ImageFolder(root, classes, found, shape, mode, on_bad, test_fraction, split_seed, notes)
+    shape = (1 if mode == "gray" else 3, height, width)
+    rule = Rule(mode, resize, crop_share)
+    return ImageFolder(root, classes, found, shape, rule, on_bad, test_fraction, split_seed, notes)
+
+
+def _sides(image_size: int | list[int]) -> tuple[int, int]:
+    sides = image_size if isinstance(image_size, list) else [image_size, image_size]
+    if len(sides) != 2:
+        raise ConfigError(f"dataset.image_size={image_size}: expected one number, or two: [height,width]")
+    return sides[0], sides[1]
 
 
 @dataclasses.dataclass
@@ -85,7 +101,7 @@ class ImageFolder:
     classes: list[str]
     found: dict[str, _Images]
     shape: tuple[int, int, int]
-    mode: str
+    rule: Rule
     on_bad: str
     test_fraction: float
     split_seed: int
@@ -115,7 +131,7 @@ class ImageFolder:
         first epoch: both are then the same as of `decoded`. Raises as that does.
         """
         notes = list(self.notes)
-        return self._data(self._read(False, workers, notes), Stream(self.shape, self.mode, workers), notes)
+        return self._data(self._read(False, workers, notes), Stream(self.shape, self.rule, workers), notes)
 
     def surveyed(self) -> tuple[Data, list[tuple[str, str]]]:
         """As `streamed`, with every file that cannot be decoded: (path, reason). They are left out, whatever `on_bad`.
@@ -126,7 +142,7 @@ class ImageFolder:
         notes = list(self.notes)
         entry = tolerant._read(False, None, notes)
         paths = self._paths()
-        stream = Stream(self.shape, self.mode, num_cpus())
+        stream = Stream(self.shape, self.rule, num_cpus())
         return tolerant._data(entry, stream, notes), [(paths[bad.row], bad.reason) for bad in entry.bad]
 
     def _paths(self) -> list[str]:
@@ -152,7 +168,8 @@ class ImageFolder:
                 inputs = Files(paths, stream)
             splits[split] = Split(inputs, labels, entry.moments[rows], paths)
             first += size
-        data = Data("folder", splits, self.target, notes=notes)
+        made = {"resize": self.rule.resize, "crop_share": self.rule.crop_share}
+        data = Data("folder", splits, self.target, describe_input(splits["train"].inputs, **made), notes)
         if len(data.splits["train"]):  # all of it may be unreadable, which the checks report
             hold_out(data, "test", self.test_fraction, self.split_seed)
         return data
@@ -163,7 +180,7 @@ class ImageFolder:
 
         def fill(images: Rows | None, moments: Rows) -> list[Bad]:
             processes = self._workers() if workers is None else workers
-            return _decode_all(paths, images, moments, self.shape, self.mode, self.on_bad, processes)
+            return _decode_all(paths, images, moments, self.shape, self.rule, self.on_bad, processes)
 
         return fetch(Wanted(self._key(), len(paths), self.shape, keep), fill, notes)
 
@@ -181,7 +198,7 @@ class ImageFolder:
         """
         import PIL
 
-        digest = hashlib.sha256(repr((DECODER, PIL.__version__, self.shape, self.mode, self.on_bad)).encode())
+        digest = hashlib.sha256(repr((DECODER, PIL.__version__, self.shape, tuple(self.rule), self.on_bad)).encode())
         start = len(os.path.join(self.root, ""))
         for split, images in self.found.items():
             digest.update(f"{split}\0{len(images.paths)}\0{images.stamps}\0".encode())
@@ -266,7 +283,7 @@ def _decode_all(
     images: Rows | None,
     moments: Rows,
     shape: tuple[int, int, int],
-    mode: str,
+    rule: Rule,
     on_bad: str,
     workers: int,
 ) -> list[Bad]:
@@ -278,7 +295,7 @@ def _decode_all(
     kept = images is not None
     chunk = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(shape)))
     scratch = images or in_memory((ahead * chunk, *shape), np.uint8, "choose a smaller dataset.image_size")
-    decoders = Decoders(workers, scratch, moments, mode)
+    decoders = Decoders(workers, scratch, moments, rule)
     starts = range(0, len(paths), chunk)
     failures = []
     try:

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trainkit.data.images.fit import Rule, fit, reduced
+
 if TYPE_CHECKING:
     from PIL import Image
 
-DECODER = 1  # counted up when the pixels of the same file change
+DECODER = 2  # counted up when the pixels of the same file change
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")  # of the files that are taken for images
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no other decoder of Pillow is reachable from a file's content
-RESAMPLING = "bilinear"  # of Pillow, which averages over all pixels of a larger image
-REDUCED = 2  # a large JPEG is decoded at 1/2, 1/4 or 1/8, as long as it stays so many times the size that is wanted
+_SIDEWAYS = (5, 6, 7, 8)  # the orientations of EXIF that swap width and height
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing about the file that was being opened
 
 
@@ -40,7 +41,9 @@ class Bad(NamedTuple):
     lasting: bool
 
 
-def decode_rows(paths: list[str], images: NDArray[np.uint8], moments: NDArray[np.int64] | None, mode: str) -> list[Bad]:
+def decode_rows(
+    paths: list[str], images: NDArray[np.uint8], moments: NDArray[np.int64] | None, rule: Rule
+) -> list[Bad]:
     """Decode files into the rows of `images`, uint8 (N, C, H, W); returns those that failed, by their row.
 
     moments: int64 (N, C, 2), set to each row's sum of pixels and of squared pixels per channel, exact.
@@ -53,7 +56,7 @@ def decode_rows(paths: list[str], images: NDArray[np.uint8], moments: NDArray[np
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for index, path in enumerate(paths):
             try:
-                _decode(path, images[index], mode)
+                _decode(path, images[index], rule)
             except MemoryError:
                 raise
             except Exception as error:  # on a damaged file Pillow's decoders raise almost anything
@@ -69,50 +72,42 @@ def decode_rows(paths: list[str], images: NDArray[np.uint8], moments: NDArray[np
     return failures
 
 
-def preparation(shape: tuple[int, ...]) -> dict[str, Any]:
-    """What `decode_rows` makes of an image file for images (C, H, W), as JSON data for other programs."""
-    channels, height, width = shape
-    return {
-        "orientation": "exif",
-        "mode": "L" if channels == 1 else "RGB",
-        "gray16": "upper 8 bits",
-        "jpeg_reduced_to_at_least": REDUCED,
-        "resize": {"height": height, "width": width, "filter": RESAMPLING, "antialias": True, "keep_aspect": False},
-        "layout": "CHW",
-        "range": [0, 255],
-    }
-
-
 def _sum(pixels: NDArray[np.uint8], out: NDArray[np.int64]) -> None:
     wide = pixels.reshape(len(pixels), -1).astype(np.int64)
     out[:, 0] = wide.sum(axis=1)
     out[:, 1] = np.einsum("cp,cp->c", wide, wide)
 
 
-def _decode(path: str, out: NDArray[np.uint8], mode: str) -> None:
+def _decode(path: str, out: NDArray[np.uint8], rule: Rule) -> None:
     """Decode one file into `out`, uint8 (C, H, W). Raises what Pillow raises, on truncated data too."""
-    from PIL import Image, ImageOps
+    from PIL import ExifTags, Image, ImageOps
 
-    height, width = out.shape[1:]
+    mode = "L" if rule.mode == "gray" else "RGB"
+    size = (out.shape[2], out.shape[1])
     with Image.open(path, formats=_FORMATS) as image:
-        image.draft("L" if mode == "gray" else "RGB", (REDUCED * width, REDUCED * height))
+        lies = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+        image.draft(mode, reduced(image.size, size[::-1] if lies else size, rule))  # does nothing but for JPEGs
         image.load()
         if "exif" in image.info:
             ImageOps.exif_transpose(image, in_place=True)
-        converted = _convert(image, "L" if mode == "gray" else "RGB")
-    if converted.size != (width, height):
-        converted = converted.resize((width, height), Image.Resampling[RESAMPLING.upper()])
-    pixels = np.asarray(converted)
-    out[:] = pixels if mode == "gray" else pixels.transpose(2, 0, 1)
+        converted = _convert(image, mode)
+    pixels = np.asarray(fit(converted, size, rule))
+    out[:] = pixels if mode == "L" else pixels.transpose(2, 0, 1)
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """An image as gray or color, on white where it is transparent."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip it to 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns about a direct conversion
+        values = np.asarray(image)
+        gray = (values >> 8).clip(0, 255).astype(np.uint8)
+        if (hidden := image.info.get("transparency")) is not None:
+            gray[values == hidden] = 255
+        image = Image.fromarray(gray)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -148,6 +143,7 @@ def serve(setup: dict[str, Any]) -> None:
     moments = None
     if setup["moments"] is not None:
         moments = mapped(setup["moments"], tuple(setup["moments_shape"]), np.int64)
+    rule = Rule(*setup["rule"])
     wire = socket.socket(fileno=setup["socket"])
     jobs: queue.SimpleQueue[tuple[int, int, list[str]]] = queue.SimpleQueue()
 
@@ -164,7 +160,7 @@ def serve(setup: dict[str, Any]) -> None:
         rows = slice(row, row + len(paths))
         try:
             sums = None if moments is None else moments[at : at + len(paths)]
-            reply: Any = [decode_rows(paths, images[rows], sums, setup["mode"]), None]
+            reply: Any = [decode_rows(paths, images[rows], sums, rule), None]
         except (MemoryError, OSError) as error:
             reply = [[], getattr(error, "strerror", None) or "out of memory"]
         try:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data.images.decode import Bad, decode_rows, mapped
+from trainkit.data.images.fit import Rule
 from trainkit.errors import ResourceError
 from trainkit.machine import free_host_memory
 
@@ -91,9 +92,9 @@ class Decoders:
     """A pool of workers; with `workers` 0 the calling process decodes. Results come in the order of the jobs."""
 
     def __init__(
-        self, workers: int, images: Rows, moments: Rows | None, mode: str, patience: float = _PATIENCE
+        self, workers: int, images: Rows, moments: Rows | None, rule: Rule, patience: float = _PATIENCE
     ) -> None:
-        self.images, self.moments, self.mode, self.patience = images, moments, mode, patience
+        self.images, self.moments, self.rule, self.patience = images, moments, rule, patience
         self._jobs: deque[tuple[int, int, list[str]]] = deque()
         self._sent = self._received = 0
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -105,7 +106,7 @@ class Decoders:
         self._lines = [wire.makefile("rb") for wire in self._wires]
 
     def _start(self, workers: int) -> None:
-        setup: dict[str, Any] = {"mode": self.mode, "images": self.images.fd, "image_shape": self.images.shape}
+        setup: dict[str, Any] = {"rule": self.rule, "images": self.images.fd, "image_shape": self.images.shape}
         setup["moments"] = self.moments.fd if self.moments else None
         setup["moments_shape"] = self.moments.shape if self.moments else None
         try:
@@ -158,7 +159,7 @@ class Decoders:
         else:
             try:
                 sums = None if self.moments is None else self.moments.array[at : at + len(paths)]
-                return decode_rows(paths, self.images.array[row : row + len(paths)], sums, self.mode)
+                return decode_rows(paths, self.images.array[row : row + len(paths)], sums, self.rule)
             except (MemoryError, OSError) as error:
                 fault = getattr(error, "strerror", None) or "out of memory"
         raise ResourceError(f"decoding images: {fault}; lower workers, or raise the limit (ulimit -n for open files)")

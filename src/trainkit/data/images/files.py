@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 from trainkit.data.images.decode import Bad
 from trainkit.data.images.decoders import Decoders, in_memory
+from trainkit.data.images.fit import Rule
 from trainkit.errors import DataError
 
 _AHEAD = 3  # batches in the ring: one with the model, two being decoded
 
 
 class Stream:
-    """Decodes batches in the order they are asked for. mode: `rgb` or `gray`; workers: 0 decodes in this process."""
+    """Decodes batches in the order they are asked for. workers: 0 decodes in this process."""
 
-    def __init__(self, shape: tuple[int, int, int], mode: str, workers: int) -> None:
-        self.shape, self.mode, self.workers = shape, mode, workers
+    def __init__(self, shape: tuple[int, int, int], rule: Rule, workers: int) -> None:
+        self.shape, self.rule, self.workers = shape, rule, workers
         self.decoders: Decoders | None = None
         self._rows = 0  # of one batch in the ring
 
@@ -84,7 +85,7 @@ class Stream:
             self.decoders.close()
         self._rows = rows
         ring = in_memory((_AHEAD * rows, *self.shape), np.uint8, "lower batch_size")
-        self.decoders = Decoders(self.workers, ring, None, self.mode)
+        self.decoders = Decoders(self.workers, ring, None, self.rule)
         return self.decoders
 
 
@@ -101,7 +102,7 @@ class Files:
 
     def without_workers(self) -> Files:
         """The same files, decoded in this process."""
-        return Files(self.paths, Stream(self.stream.shape, self.stream.mode, 0))
+        return Files(self.paths, Stream(self.stream.shape, self.stream.rule, 0))
 
     @property
     def hint(self) -> str:
