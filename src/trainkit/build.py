@@ -12,7 +12,8 @@ from trainkit import registry
 from trainkit.config.frame import Choice, Export, Frame, Predict, Train
 from trainkit.data.augment.base import Augment
 from trainkit.data.checks import finish, refuse_other_kinds
-from trainkit.data.dataset import Data, Source, hold_out, limit, strata_of
+from trainkit.data.dataset import Data, Source, limit, strata_of
+from trainkit.data.holdout import Holdout, hold_out_val
 from trainkit.data.placement import place
 from trainkit.data.spec import DataSpec, TargetSpec
 from trainkit.errors import ConfigError, kind_of
@@ -39,6 +40,7 @@ KINDS: dict[str, tuple[Any, str]] = {  # what the builders of a group return; da
     "optim": (torch.optim.Optimizer, "a torch.optim.Optimizer"),
     "sampler": (Callable, "a function of the epoch"),
     "schedule": (Callable, "a function of the step"),
+    "holdout": (Holdout, "a trainkit.data.holdout.Holdout"),
     "augment": (Augment, "a trainkit.data.augment.base.Augment"),
 }
 
@@ -87,11 +89,18 @@ def find_data(config: Frame | Export) -> Data | Source:
 def build_data(config: Frame | Export, device: torch.device) -> Data:
     """The data set where `loader` wants it, val held out, checked, and with the statistics of its train split."""
     data = place(find_data(config), config.loader, None if config.workers == "auto" else config.workers, device)
-    hold_out(data, "val", config.val_fraction, config.split_seed)
+    hold_out_val(data, build_holdout(config))
     finish(data)
     if isinstance(config, Train) and config.limit_batches is not None:
         limit(data, config.limit_batches * config.batch_size, config.split_seed)
     return data
+
+
+def build_holdout(config: Frame | Export) -> Holdout:
+    """How val is held out of the train split."""
+    known = {"val_fraction": config.val_fraction, "split_seed": config.split_seed}
+    holdout: Holdout = component("holdout", config.holdout, known)
+    return holdout
 
 
 def build_augment(config: Train, data: Data) -> Augment | None:

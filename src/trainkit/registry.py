@@ -33,6 +33,7 @@ from trainkit.schema import Schema, schema_of
 # Where the components of each group live: a module, or a package whose modules are all read.
 FAMILIES = {
     "dataset": "trainkit.data.datasets",
+    "holdout": "trainkit.data.holdout",
     "model": "trainkit.models",
     "init": "trainkit.init",
     "loss": "trainkit.losses",

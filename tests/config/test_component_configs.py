@@ -73,10 +73,10 @@ def test_file_equals_frame(verb: str, frame: type[Any]) -> None:
 
 def test_groups_of_a_frame_are_its_choices() -> None:
     assert groups(Train) == [
-        *("dataset", "model", "loss", "device"),
+        *("dataset", "model", "loss", "device", "holdout"),
         *("init", "optim", "finetune", "sampler", "schedule", "augment"),
     ]
-    assert groups(Eval) == ["dataset", "model", "loss", "device"]
+    assert groups(Eval) == ["dataset", "model", "loss", "device", "holdout"]
     assert {field.name for field in dataclasses.fields(Eval)} - {field.name for field in dataclasses.fields(Frame)} == {
         "ckpt",
         "split",

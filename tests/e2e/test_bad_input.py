@@ -641,6 +641,47 @@ WEIGHTS = [
     Row("x-freeze-all", f"{LINEAR} finetune=groups finetune.freeze=['*']", 2, r"leaves no parameter to train"),
 ]
 
+KFOLD = f"{LINEAR} holdout=kfold"
+GROUPED = f"{FOLDER} dataset.test_fraction=0 holdout=grouped"
+HELD = [
+    Row("x-fold-out-of-range", f"{KFOLD} holdout.fold=5", 2, r"holdout.fold=5: of holdout.folds=5 the last one is 4$"),
+    Row("x-one-fold", f"{KFOLD} holdout.folds=1", 2, r"holdout.folds: expected an integer >= 2, got 1"),
+    Row("x-more-folds-than-samples", f"{KFOLD} holdout.folds=5000", 3, r"holdout.folds=5000: there are only 1438"),
+    Row(
+        "x-kfold-with-val",
+        f"{NPZ} holdout=kfold",
+        3,
+        r"dataset npz has a val split of its own: use holdout=given",
+        data(x_train=X, y_train=Y, x_val=X, y_val=Y, x_test=X, y_test=Y),
+    ),
+    Row(
+        "x-class-of-one-image",
+        f"{FOLDER} dataset.test_fraction=0 holdout=kfold",
+        3,
+        r"holdout=kfold: 1 class has a single sample, which a fold would hold out",
+        class_folders() | {"images/owl/0.png": image()},
+    ),
+    Row("x-no-pattern", f"{LINEAR} holdout=grouped", 2, r"holdout.pattern is required"),
+    Row("x-pattern-syntax", f"{LINEAR} holdout=grouped 'holdout.pattern=\"(a\"'", 2, r"not a regular expression"),
+    Row(
+        "x-pattern-without-files", f"{LINEAR} holdout=time holdout.pattern=a", 3, r"looks into the names of files, and"
+    ),
+    Row(
+        "x-pattern-finds-nothing",
+        f"{GROUPED} holdout.pattern=patient",
+        3,
+        r"holdout.pattern=patient finds nothing in cat/0.png",
+        class_folders(),
+    ),
+    Row(
+        "x-one-group",
+        f"{GROUPED} holdout.pattern=png",
+        3,
+        r"the pattern finds 1 groups \(png\), 2 are needed",
+        class_folders(),
+    ),
+]
+
 FIT = [
     Row("r40-ignored-labels", NPZ, 3, r"the label in row 0 is -100; classes count from 0$", data(x=X, y=[-100] * 20)),
     Row("r41-fp16", f"{LINEAR} precision=fp16", 2, r"precision=fp16"),
@@ -729,7 +770,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() if path.is_file() else b"" for path in paths}
 
 
-@pytest.mark.parametrize("row", rows(CONFIG + START + DATA + WEIGHTS + FIT + BEGUN))
+@pytest.mark.parametrize("row", rows(CONFIG + START + DATA + WEIGHTS + HELD + FIT + BEGUN))
 def test_refused(row: Row, trainkit_here: CommandHere, tmp_path: Path) -> None:
     lay_out(tmp_path, row.files)
     before, outputs = contents(tmp_path), tmp_path / "outputs"

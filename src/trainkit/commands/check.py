@@ -44,7 +44,9 @@ def check(argv: Sequence[str]) -> int:
         builder = registry.get("dataset", config.dataset.name).build
         found = builder(config.data_dir or default_data_dir(), config.split_seed, **config.dataset.arguments)
         refuse_other_kinds(found, config.dataset.name)
-        result = audit(found, config.val_fraction, config.split_seed)
+        known = {"val_fraction": config.val_fraction, "split_seed": config.split_seed}
+        holdout = registry.get("holdout", config.holdout.name).make(known, config.holdout.arguments)
+        result = audit(found, holdout)
     except DataError as fault:
         result = Audit({"name": config.dataset.name}, errors=list(fault.problems))
     if flags.json:

@@ -83,9 +83,8 @@ def members(groups: Sequence[Group], width: int) -> list[str]:
     """Which runs each group is made of."""
     lines = []
     for one in groups:
-        seeds = ", ".join(shown(seed) for seed in one.seeds)
         runs = ", ".join(record.id for record in one.records)
-        label = f"{one.name}  {one.records[0].label}, seed{'s' if len(one.records) > 1 else ''} {seeds}: {runs}"
+        label = f"{one.name}  {one.records[0].label}, {one.repeated}: {runs}"
         lines += wrapped(label, width, " " * (len(one.name) + 2))
     return lines
 
@@ -119,7 +118,8 @@ def metric_table(groups: Sequence[Group], width: int) -> list[str]:
     lines = in_blocks(rows, False, width) if len(rows) > 1 else ["no metrics"]
     legend = ["* best"] if any("*" in line for line in lines) else []
     if any("±" in line for line in lines):
-        legend.append(f"mean ± standard deviation over seeds, [{LEVEL:.0%} interval of the mean]")
+        repeated = "folds" if any("fold" in one.repeated for one in groups) else "seeds"
+        legend.append(f"mean ± standard deviation over {repeated}, [{LEVEL:.0%} interval of the mean]")
     return lines + (wrapped("; ".join(legend), width) if legend else [])
 
 

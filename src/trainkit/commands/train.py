@@ -24,7 +24,7 @@ from trainkit.errors import CheckpointError, Interrupted
 from trainkit.loggers.choose import make_loggers
 from trainkit.loggers.facts import Plan
 from trainkit.loggers.sinks import Files, Report, finite
-from trainkit.report.keepsakes import draw_plots, keep
+from trainkit.report.keepsakes import draw_plots, keep, keep_fold
 from trainkit.run_folders import rundir
 from trainkit.run_folders.predictions import Collector
 from trainkit.run_folders.rundir import RunDir
@@ -78,7 +78,8 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
                     storage.flush(checkpoints.folder)  # the links, before the status says that the run is complete
             if not lines:
                 result, answers = conclude(run, data, checkpoints, mirror)
-                keep(folder.path, data, answers, report.note, shown_samples(run, data))
+                keep(folder.path, data, answers.get(judging_split(run)), report.note, shown_samples(run, data))
+                keep_fold(folder.path, data, answers.get("val"), report.note)
             report.end({name: value for name, value in result.items() if name != "objective"})
     except Interrupted as error:
         if config.overfit or config.profile is not None:
@@ -153,10 +154,18 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         report.note(text)
 
 
-def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tuple[dict[str, Any], Collector | None]:
+def judging_split(run: Run) -> str:
+    """The split whose answers are kept and shown: test, else val."""
+    return "test" if "test" in run.data.splits else "val"
+
+
+def conclude(
+    run: Run, data: Data, checkpoints: Checkpoints, mirror: bool
+) -> tuple[dict[str, Any], dict[str, Collector]]:
     """Put the best epoch's weights back and evaluate them, as `tta` says, on the splits that were not trained on.
 
-    Returns the result, and the answers on the last of these splits. Raises CheckpointError when the weights are lost.
+    Returns the result, and the answers on the splits that are told of later: test, else val, and val where it is a
+    fold. Raises CheckpointError when the weights are lost.
     """
     if (best := checkpoints.best) is None and run.monitor.best_epoch:
         last = checkpoints.folder / "last.safetensors"
@@ -172,12 +181,12 @@ def conclude(run: Run, data: Data, checkpoints: Checkpoints, mirror: bool) -> tu
         loaders["test"] = make_loader(
             run.data, "test", run.train.batch_size, run.train.normalize, run.device, seed=run.seed
         )
-    judging = next(reversed(loaders), None)
-    answers = Collector(judging, data, run.train.normalize) if judging is not None else None
+    told = {judging_split(run), *(["val"] if data.fold is not None else [])}
+    answers = {split: Collector(split, data, run.train.normalize) for split in loaders if split in told}
     metrics: dict[str, Metrics] = {}
     forward = mirrored(run.forward) if mirror else run.forward
     for split, loader in loaders.items():
-        collect = answers.add if answers is not None and split == judging else None
+        collect = answers[split].add if split in answers else None
         metrics[split] = loop.evaluate(
             run.model, forward, run.loss_fn, loader, run.meter(True), run.seed, collect=collect
         )

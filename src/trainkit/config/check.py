@@ -6,9 +6,9 @@ import importlib.util
 from typing import Any, TypeVar
 
 from trainkit import registry
-from trainkit.config.frame import Choice, Config, groups
+from trainkit.config.frame import Choice, Config, default_node, groups
 from trainkit.errors import unknown
-from trainkit.schema import REQUIRED, check_node, convert, describe, plain, schema_of
+from trainkit.schema import REQUIRED, check_node, convert, describe, schema_of
 
 AnyFrame = TypeVar("AnyFrame", bound=Config)
 
@@ -24,8 +24,7 @@ def check(values: dict[str, Any], frame: type[AnyFrame], problems: list[str]) ->
     typed: dict[str, Any] = {}
     for name, field in schema.items():
         if name in chosen:
-            missing = None if field.default is REQUIRED else plain(field.default)
-            typed[name] = check_component(name, values.get(name, missing), problems)
+            typed[name] = check_component(name, values.get(name, default_node(frame, name)), problems)
         elif (value := values.get(name, field.default)) is REQUIRED or value == "???":
             problems.append(f"{name} is required ({describe(field.annotation)}): add {name}=…")
         else:

@@ -29,6 +29,7 @@ class Frame:
     model: Choice
     loss: Choice
     device: Choice
+    holdout: Choice = Choice("random", {})
     seed: int = 0
     batch_size: Count = 128
     val_fraction: Fraction = 0.1
@@ -50,9 +51,9 @@ class Frame:
 class Train(Frame):
     """The config of `trainkit train`."""
 
-    init: Choice
+    init: Choice = Choice("none", {})
     optim: Choice
-    finetune: Choice
+    finetune: Choice = Choice("none", {})
     sampler: Choice
     schedule: Choice
     augment: Choice
@@ -122,6 +123,7 @@ class Export:
     input: str | list[str] | None = None
     tolerance: Positive = 1e-4
     overwrite: bool = False
+    holdout: Choice = Choice("random", {})
     val_fraction: Fraction = 0.1
     split_seed: int = 0
     loader: Literal["auto", "resident", "streaming"] = "auto"
@@ -136,6 +138,12 @@ Config = Frame | Predict | Export
 def groups(frame: type[Any]) -> list[str]:
     """The config groups of a verb, in the order of its fields."""
     return [f.name for f in dataclasses.fields(frame) if f.type == "Choice"]
+
+
+def default_node(frame: type[Any], group: str) -> dict[str, Any] | None:
+    """What a group is where a config of an earlier version does not say; None where it must be said."""
+    (default,) = (f.default for f in dataclasses.fields(frame) if f.name == group)
+    return {"name": default.name, **default.arguments} if isinstance(default, Choice) else None
 
 
 def to_plain(config: Config) -> dict[str, Any]:

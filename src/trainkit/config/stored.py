@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from trainkit import registry
 from trainkit.checkpoints import checkpoint
 from trainkit.config.folders import with_defaults
-from trainkit.config.frame import Config, Predict, Train, groups
+from trainkit.config.frame import Config, Predict, Train, default_node, groups
 from trainkit.config.trust import refuse_interpolations, refuse_targets
 from trainkit.errors import ConfigError, unknown
 from trainkit.schema import schema_of
@@ -84,7 +84,7 @@ def _store(frame: type[Config], option: str, config: dict[str, Any], path: Path 
     scalars = {key: config[key] for key in _kept(frame) if key in config}
     store.store(group="ckpt", name=option, package="_global_", node={**scalars, "ckpt": str(path or "???")})
     for group in groups(frame):
-        node = with_defaults(group, config.get(group) or {"name": "???"})
+        node = with_defaults(group, config.get(group) or default_node(frame, group) or {"name": "???"})
         store.store(group=group, name=OPTION + option, package=group, node=node)
 
 

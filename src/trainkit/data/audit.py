@@ -17,7 +17,8 @@ import numpy as np
 
 from trainkit.data import exposure
 from trainkit.data.checks import finish
-from trainkit.data.dataset import Data, Source, hold_out
+from trainkit.data.dataset import Data, Source
+from trainkit.data.holdout import Holdout, hold_out_val
 from trainkit.data.images.files import Files
 from trainkit.data.spec import INPUT, TARGET, named
 from trainkit.data.splits import Array, Split, in_memory
@@ -37,7 +38,7 @@ class Audit:
     warnings: list[str] = dataclasses.field(default_factory=list)
 
 
-def audit(found: Data | Source, val_fraction: float, split_seed: int) -> Audit:
+def audit(found: Data | Source, holdout: Holdout) -> Audit:
     """Read everything of a data set, in the splits that training would make, and judge it."""
     result = Audit({})
     if isinstance(found, Data):
@@ -48,7 +49,7 @@ def audit(found: Data | Source, val_fraction: float, split_seed: int) -> Audit:
         said = [f"{path}: not a readable image ({reason})" for path, reason in bad]
         (result.errors if found.on_bad == "fail" else result.warnings).extend(said)
     try:
-        hold_out(data, "val", val_fraction, split_seed)
+        hold_out_val(data, holdout)
         finish(data)
     except DataError as fault:
         result.errors += fault.problems

@@ -31,6 +31,7 @@ class Data:
     inputs: what the samples are; None takes it from the type and shape of the train split's, see `describe_input`.
     notes: what the user should be told once (samples left out, classes missing in a split).
     loading: set when it was decided where the samples live.
+    fold, held: of a data set whose samples are each held out once: which fold `val` is, and its rows of what was train.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Data:
     notes: list[str] = dataclasses.field(default_factory=list)
     loading: Loading = Loading("resident", "")
     spec: DataSpec = dataclasses.field(init=False)
+    fold: int | None = dataclasses.field(default=None, init=False)
+    held: Array | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(
         self, target: TargetSpec | dict[str, TargetSpec], inputs: InputSpec | dict[str, InputSpec] | None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trainkit.errors import Interrupted, TrainkitError
 from trainkit.report import pictures
-from trainkit.run_folders import predictions, rundir
+from trainkit.run_folders import out_of_fold, predictions, rundir
 
 if TYPE_CHECKING:
     from trainkit.data.dataset import Data
@@ -44,6 +44,20 @@ def keep(
         raise
     except (TrainkitError, RuntimeError) as error:  # a full disk, a file that has changed, no memory on the device
         note(f"a report of this run will lack predictions or images: {error}")
+
+
+def keep_fold(folder: Path, data: Data, collected: Collector | None, note: Callable[[str], None]) -> None:
+    """Put out_of_fold.csv into the run folder of a fold; a failure is noted and ends nothing."""
+    if data.fold is None or data.held is None or collected is None:
+        return
+    try:
+        found = collected.predictions()
+        if found is not None and len(found) == len(data.held):  # and not limited to a few batches
+            out_of_fold.write(folder, found, data.fold, data.held.tolist(), data.splits["val"].names)
+    except Interrupted:
+        raise
+    except (TrainkitError, RuntimeError) as error:  # a full disk, no memory on the device
+        note(f"the answers on the fold are not kept: {error}")
 
 
 def draw_plots(plots: Literal["auto"] | bool, folder: Path, started: float, say: Callable[[str], None]) -> None:

@@ -14,22 +14,34 @@ from trainkit.statistics import Estimate, estimate
 from trainkit.tasks import metrics
 from trainkit.tasks.base import LOSS
 
-# What does not make a run another experiment: the seed is what a group has several of, and where the folder lies.
-IGNORED = ("seed", "output_dir")
+# What a group has several of: the same experiment with other random numbers, or judged by another part of the data.
+REPEATED = ("seed", "holdout.fold")
+IGNORED = (*REPEATED, "output_dir")  # what does not make a run another experiment
 REPEATS = ("seed", "split_seed", "fold")  # keys whose values are no choice: the same again, on other numbers drawn
 
 
 @dataclasses.dataclass
 class Group:
-    """Runs that differ in their seed alone, each seed once. name: A, B, …; config: what they have in common."""
+    """Runs that differ in their seed or fold alone, each once. name: A, B, …; config: what they have in common."""
 
     name: str
     records: list[Record]
     config: dict[str, Any]
 
     @property
-    def seeds(self) -> list[Any]:
-        return [record.config.get("seed") for record in self.records]
+    def repeats(self) -> list[tuple[Any, ...]]:
+        """The seed of each run, and its fold where it has one."""
+        return [repeat_of(record) for record in self.records]
+
+    @property
+    def repeated(self) -> str:
+        """What it has several of, in words: `seeds 0, 1`, or `seed 0, folds 0, 1, 2`."""
+        found = []
+        for key, word in zip(REPEATED, ("seed", "fold"), strict=True):
+            values = list(dict.fromkeys(str(one.config[key]) for one in self.records if key in one.config))
+            if values:
+                found.append(f"{word}{'s' if len(values) > 1 else ''} {', '.join(values)}")
+        return ", ".join(found)
 
     def values(self, metric: str) -> list[float]:
         """A metric's value of each run that has it."""
@@ -41,19 +53,24 @@ class Group:
 
 
 def group(records: Sequence[Record]) -> list[Group]:
-    """The groups, in the order of their first runs. Of two runs of one config and seed each gets a group of its own."""
+    """The groups, in the order of their first runs. Of two runs of one config, seed and fold each gets its own."""
     found: dict[tuple[str, int], Group] = {}
     for record in records:
         config = compared_config(record)
         text = json.dumps(config, sort_keys=True, default=str)
         repetition = 0
-        while (text, repetition) in found and record.config.get("seed") in found[text, repetition].seeds:
+        while (text, repetition) in found and repeat_of(record) in found[text, repetition].repeats:
             repetition += 1
         if (text, repetition) in found:
             found[text, repetition].records.append(record)
         else:
             found[text, repetition] = Group(letters(len(found)), [record], config)
     return list(found.values())
+
+
+def repeat_of(record: Record) -> tuple[Any, ...]:
+    """What of a run is not its group's: its seed, and its fold where it has one."""
+    return tuple(record.config[key] for key in REPEATED if key in record.config)
 
 
 def only_repeated(keys: Iterable[str]) -> bool:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit import storage
-from trainkit.run_folders import rundir
+from trainkit.run_folders import out_of_fold, rundir
 from trainkit.run_folders.groups import only_repeated
 from trainkit.statistics import estimate
-from trainkit.text import cell, say_json, visible
+from trainkit.text import cell, say, say_json, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +28,9 @@ def summarize(folder: Path, *, as_json: bool) -> bool:
     if rows:
         show(rows, folder, as_json=as_json)
         write_csv(folder / "sweep.csv", rows)
+        told = out_of_fold.gather(folder, [Path(row["run"]) for row in sorted(rows, key=lambda row: row["job"])])
+        if told is not None:
+            say(f"{rundir.shown(folder / out_of_fold.FILE)}: {told}", stream=sys.stderr if as_json else None)
     return bool(rows) and all(row["state"] == "completed" for row in rows)
 
 
