@@ -664,7 +664,10 @@ HELD = [
     Row("x-no-pattern", f"{LINEAR} holdout=grouped", 2, r"holdout.pattern is required"),
     Row("x-pattern-syntax", f"{LINEAR} holdout=grouped 'holdout.pattern=\"(a\"'", 2, r"not a regular expression"),
     Row(
-        "x-pattern-without-files", f"{LINEAR} holdout=time holdout.pattern=a", 3, r"looks into the names of files, and"
+        "x-pattern-without-files",
+        f"{LINEAR} holdout=time holdout.pattern=a",
+        3,
+        r"looks into the names of files, and these samples",
     ),
     Row(
         "x-pattern-finds-nothing",
