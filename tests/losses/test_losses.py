@@ -97,7 +97,9 @@ def test_weights_move_with_the_module() -> None:
         (lambda: cross_entropy(2, weight=[0.0, 0.0]), "loss.weight: at least one class needs a weight > 0"),
         (
             lambda: resolve("mse", task("classification"), "digits"),
-            ("loss 'mse' cannot train dataset 'digits', which is classification; choose from: auto, cross_entropy"),
+            (
+                "loss 'mse' cannot train dataset 'digits', which is classification; choose from: auto, cross_entropy, focal"
+            ),
         ),
         (
             lambda: resolve("cross_entropy", task("regression"), "diabetes"),
@@ -110,7 +112,7 @@ def test_weights_move_with_the_module() -> None:
             lambda: resolve("msee", task("regression"), "diabetes"),
             (
                 "loss 'msee' is not known (did you mean mse?); "
-                "choose from: auto, bce, cross_entropy, huber, kl_div, l1, mse"
+                "choose from: auto, bce, cross_entropy, focal, huber, kl_div, l1, mse"
             ),
         ),
     ],

@@ -96,7 +96,7 @@ def test_classification(num_classes: int) -> None:
     if num_classes > 5:
         expected["top5_accuracy"] = sk.top_k_accuracy_score(true, logits.numpy(), k=5, labels=range(num_classes))
     assert abs(got.pop("loss") - expected.pop("loss")) < 1e-6  # the batches' own means are float32
-    assert got == exactly(expected)
+    assert {name: got[name] for name in expected} == exactly(expected)  # the others: see test_scores.py
     assert ["loss", *got] == names(meter)
     check_counts(meter, true, predicted, num_classes)
 
@@ -116,7 +116,8 @@ def test_soft() -> None:
     true, predicted = targets.argmax(1).numpy(), logits.argmax(1).numpy()
     assert list(got) == names(meter)
     got.pop("loss")
-    assert got == exactly({"accuracy": sk.accuracy_score(true, predicted), **macro(true, predicted, 7)})
+    expected = {"accuracy": sk.accuracy_score(true, predicted), **macro(true, predicted, 7)}
+    assert {name: got[name] for name in expected} == exactly(expected)
     check_counts(meter, true, predicted, 7)
 
 
@@ -217,7 +218,7 @@ def test_empty_meter_is_refused() -> None:
 
 def test_directions() -> None:
     ways = {metric.name: metric.better for task in TASKS for metric in make(task, 9).metrics}
-    assert {name for name, better in ways.items() if better == "min"} == {"loss", "mae", "rmse"}
+    assert {name for name, better in ways.items() if better == "min"} == {"loss", "log_loss", "mae", "rmse"}
     assert ways["accuracy"] == ways["top5_accuracy"] == ways["macro_f1"] == ways["r2"] == "max"
 
 
@@ -271,9 +272,14 @@ def measured(meter: Meter, loss_fn: Loss, outputs: torch.Tensor, targets: torch.
 def added(first: Meter, second: Meter, into: Meter) -> Meter:
     """A meter with the sums of two, as a rank would add up those of all."""
     (sums, counts), (more, others) = first.state(), second.state()
-    assert sums.keys() == more.keys()
+    joined: dict[str, torch.Tensor] = {}
+    for kind in ("scores", "labels"):  # of every sample: joined, not added
+        parts = [total for one in (sums, more) for name, total in one.items() if name.startswith(f"{kind}/")]
+        joined |= {f"{kind}/{number}": part for number, part in enumerate(parts)}
+    alike = {name: total for name, total in sums.items() if name not in joined}
+    assert alike.keys() == {name for name in more if name not in joined}
     into.restore(
-        {name: total + more[name] for name, total in sums.items()},
+        {name: total + more[name] for name, total in alike.items()} | joined,
         {name: count + others[name] for name, count in counts.items()},
     )
     return into
@@ -292,7 +298,7 @@ def test_the_sums_of_two_parts_add_up_to_those_of_all(task: str, loss_fn: Loss) 
     assert got != pytest.approx(first.read(), rel=1e-3)
     assert both.num_samples == 100
     for name, total in whole.totals().items():  # what is counted is equal, not near
-        if total.dtype == np.int64:
+        if total.dtype == np.int64 and not name.startswith("labels/"):
             assert np.array_equal(both.totals()[name], total)
 
 

@@ -26,6 +26,7 @@ from trainkit.checkpoints import checkpoint, record
 from trainkit.config.changes import differences, refuse_other_meaning
 from trainkit.data.dataset import Data
 from trainkit.errors import CheckpointError, NumericsError
+from trainkit.loggers.sinks import finite
 from trainkit.loop import refuse_bad_steps
 from trainkit.tasks.meter import Metrics
 from trainkit.training.guard import is_finite
@@ -79,7 +80,7 @@ class Checkpoints:
 
     def end_epoch(self, run: Run, metrics: dict[str, Metrics | None], is_best: bool) -> None:
         """Save after an epoch if it is time, or if the epoch is the best or the last."""
-        self._metrics = metrics
+        self._metrics = finite(metrics)
         last = run.epoch == run.epochs or run.out_of_patience
         if is_best or last or (self._unit == "epoch" and run.epoch % self._number == 0):
             self.save(run, is_best)

@@ -9,6 +9,7 @@ from typing import Any
 from trainkit import build, loop
 from trainkit.checkpoints import checkpoint
 from trainkit.config.frame import Eval
+from trainkit.console.columns import lines_of, terminal_width
 from trainkit.console.console import Console, table
 from trainkit.console.ending import summary
 from trainkit.data.adopt import adopt
@@ -22,7 +23,7 @@ from trainkit.run_folders import rundir
 from trainkit.run_folders.predictions import Collector
 from trainkit.run_folders.rundir import RunDir
 from trainkit.runtime import environment
-from trainkit.tasks.metrics import describe_metrics
+from trainkit.tasks.metrics import describe_metrics, of_split
 from trainkit.training.speed import mirrored
 
 
@@ -50,6 +51,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     answers = Collector(split, data, normalize)
     forward = mirrored(forward) if mirror else forward
     metrics = loop.evaluate(model, forward, loss_fn, loader, meter, config.seed, collect=answers.add)
+    metrics = of_split(metrics, meter.metrics, split)
     keep(folder.path, data, answers, console.note)
     best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
     result: dict[str, Any] = finite(
@@ -62,9 +64,20 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     if not console.frame(title, summary({split: metrics}, "", folder.path)):
         for line in table(title, metrics):
             console.say(line)
+    show_details(answers, console)
     console.say(f"run folder: {rundir.shown(folder.path)}")
     draw_plots(config.plots, folder.path, started, console.say)
     return result
+
+
+def show_details(answers: Collector, console: Console) -> None:
+    """What the task shows of the answers beside the metrics: of classes a row each."""
+    found = answers.predictions()
+    table = None if found is None else found.task.details(found.kept, found.target)
+    if table is not None:
+        cells = [table.heads, *([str(cell) for cell in row] for row in table.rows)]
+        for line in lines_of(cells, [True] + [False] * (len(table.heads) - 2) + [True], terminal_width()):
+            console.say(f"  {line}")
 
 
 def choose_split(config: Eval, data: Data) -> str:

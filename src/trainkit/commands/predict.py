@@ -29,6 +29,7 @@ from trainkit.training.signals import Stop
 from trainkit.training.speed import mirrored
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+THRESHOLD = "threshold"  # the metric of val that says from where on the second of two classes is the answer
 _SHOWN = 20  # failures that are told one by one
 
 
@@ -42,12 +43,13 @@ def predict(config: Predict, *, as_json: bool) -> None:
     if config.output is not None:
         storage.check_output(config.output, config.overwrite)
     device = build.build_device(config)
-    model, spec, _ = restore_model(config.model, config.ckpt)
+    model, spec, header = restore_model(config.model, config.ckpt)
     if len(spec.inputs) > 1:
         raise ConfigError(f"predict is for models of one input, this one takes {', '.join(spec.inputs)}")
     task = task_of(spec.target)
     if config.topk > 1 and not task.ranks:
         raise ConfigError(f"topk={config.topk}: a {task.name} model does not choose one of its classes; leave topk out")
+    threshold = threshold_of(config, spec.target, header)
     inputs.check(arguments, spec.input)
     workers = default_workers(device) if config.workers == "auto" else config.workers
     mirror = build.mirrors(config, spec, "of the model")
@@ -64,7 +66,7 @@ def predict(config: Predict, *, as_json: bool) -> None:
         FORMATS[kind](stream, columns | {"error": str}) as write,
     ):
         for batch in inputs.read(arguments, spec.input, config.batch_size, workers, by_position=config.by_position):
-            found = predicted(batch, outputs_of, spec.target, config.topk)
+            found = predicted(batch, outputs_of, spec.target, config.topk, threshold)
             write(found)
             done += len(found)
             for row in found:
@@ -119,13 +121,36 @@ def destination(output: Path | None) -> Iterator[Stream]:
         raise ResourceError(f"cannot write to stdout ({error.strerror})") from error
 
 
-def predicted(batch: Batch, outputs_of: Outputs, target: TargetSpec, topk: int) -> list[Row]:
+def threshold_of(config: Predict, target: TargetSpec, header: dict[str, Any]) -> float | None:
+    """The probability from which on the second of two classes is the answer; None: the likeliest is.
+
+    Raises ConfigError where one is asked for and there are not two classes.
+    """
+    if config.threshold != "stored":
+        if config.threshold is not None and len(target.classes or []) != 2:
+            raise ConfigError(f"threshold={config.threshold}: it decides between two classes; leave threshold out")
+        return config.threshold
+    metrics = header.get("metrics")
+    found = (metrics.get("val") or {}).get(THRESHOLD) if isinstance(metrics, dict) else None
+    if not isinstance(found, float) or not 0 <= found <= 1:
+        return None
+    second = (target.classes or ["", ""])[1]
+    told = f"{second} from a probability of {found:.3g} on, as suited val best; threshold=null takes the likeliest"
+    say(f"note: {told}", stream=sys.stderr)
+    return found
+
+
+def predicted(batch: Batch, outputs_of: Outputs, target: TargetSpec, topk: int, threshold: float | None) -> list[Row]:
     """The rows of a batch, with an error for what could not be read, or gave no finite number."""
     readings: Iterator[Row] = iter(())
     if len(batch.values):
         told = outputs_of(torch.from_numpy(batch.values))
         finite = torch.isfinite(told).flatten(1).all(dim=1).tolist()
-        rows = task_of(target).rows(told, target, topk=topk)
+        task = task_of(target)
+        if threshold is None:
+            rows = task.rows(told, target, topk=topk)
+        else:
+            rows = task.rows_by_threshold(told, target, topk=topk, threshold=threshold)
         bad = {"error": "the model's output is not finite"}
         readings = iter([row if good else bad for row, good in zip(rows, finite, strict=True)])
     found = []

@@ -30,7 +30,7 @@ from trainkit.run_folders.predictions import Collector
 from trainkit.run_folders.rundir import RunDir
 from trainkit.runtime import environment
 from trainkit.tasks.meter import Metrics
-from trainkit.tasks.metrics import describe_metrics
+from trainkit.tasks.metrics import describe_metrics, of_split
 from trainkit.training import debug
 from trainkit.training.run import Run
 from trainkit.training.signals import Stop
@@ -187,9 +187,8 @@ def conclude(
     forward = mirrored(run.forward) if mirror else run.forward
     for split, loader in loaders.items():
         collect = answers[split].add if split in answers else None
-        metrics[split] = loop.evaluate(
-            run.model, forward, run.loss_fn, loader, run.meter(True), run.seed, collect=collect
-        )
+        measured = loop.evaluate(run.model, forward, run.loss_fn, loader, run.meter(True), run.seed, collect=collect)
+        metrics[split] = of_split(measured, run.metrics, split)
     result = {
         "objective": run.monitor.best,
         "monitor": f"{run.judged_by}/{run.monitor.metric}",

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from trainkit.schema import Count, Form, Fraction, NonNegativeInt, Positive, plain
+from trainkit.schema import Count, Form, Fraction, NonNegativeInt, Positive, Probability, plain
 from trainkit.text import without_secrets
 
 Every = Annotated[str, Form(r"([1-9]\d*)(epochs?|steps?|min)", "1epoch, 500steps or 10min")]
@@ -97,6 +97,7 @@ class Predict:
     output: Path | None = None
     format: Literal["csv", "jsonl", "parquet"] | None = None
     topk: Count = 1
+    threshold: Literal["stored"] | Probability | None = "stored"
     by_position: bool = False
     overwrite: bool = False
     batch_size: Count = 128

@@ -175,6 +175,8 @@ def _complete_input(data: Data, name: str, spec: InputSpec, column: Column) -> I
 
 
 def _complete_target(data: Data, spec: TargetSpec, values: Array | None) -> TargetSpec:
+    if spec.classes is not None and values is not None:
+        return dataclasses.replace(spec, counts=task_of(spec).counts(values, spec))
     if spec.classes is not None or spec.mean is not None:
         return spec
     if values is None and spec.standardize:

@@ -53,7 +53,8 @@ class TargetSpec:
     task: the name of a task. classes: names of the classes, for tasks that have some. width: numbers per sample, for
     tasks that have no classes. dtype: as it is stored, in NumPy's words.
     standardize: train on the target less `mean`, divided by `std`, one value per number, both of the train split;
-    metrics and predictions are in the original unit. weight: how much it counts beside other targets.
+    metrics and predictions are in the original unit. weight: how much it counts beside other targets. counts: the
+    samples of each class in the train split, for tasks whose samples have one each.
     """
 
     task: str
@@ -64,6 +65,7 @@ class TargetSpec:
     mean: list[float] | None = None
     std: list[float] | None = None
     weight: float = 1.0
+    counts: list[int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +130,10 @@ def _target(value: Any) -> TargetSpec:
     _refuse_types(found, task=str, width=int, dtype=str, standardize=bool, weight=(int, float))
     if found.width < 1 or (found.classes is not None and not _texts(found.classes)):
         raise ValueError("width or classes")
+    if found.counts is not None and (
+        _numbers(found.counts) != len(found.classes or []) or any(type(n) is not int or n < 0 for n in found.counts)
+    ):
+        raise ValueError("counts")
     per = [_numbers(found.mean), _numbers(found.std)]
     if found.standardize and per != [found.width] * 2:
         raise ValueError("mean or std of the target")

@@ -32,7 +32,7 @@ class Metric:
     """A number of a split. better: which way. unit: a share of 1, shown in percent, or any other number.
 
     short: its word on an epoch's line; None: only in the result. title: how a person writes it, where that is not its
-    name with spaces.
+    name with spaces. only: the split that it means something of; None: any.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Metric:
     unit: Literal["share", "number"] = "number"
     short: str | None = None
     title: str | None = None
+    only: str | None = None
 
 
 SMALL_VAL = 100  # samples, below which one of them moves a share by more than a percent
@@ -49,7 +50,9 @@ LOSS = Metric("loss", "min", short="loss")
 class Sum:
     """Tensors that add up over batches (and over ranks), and the metrics that are read from their totals.
 
-    metrics: what `read` gives. names: of the sums; they must be this sum's alone.
+    metrics: what `read` gives. names: of the sums; they must be this sum's alone. What must be kept of every sample is
+    a tensor of each batch under a name of its own, which `add` puts in: those of two passes are joined, not added. It
+    is filled with -1 where the batch is left out.
     """
 
     metrics: Sequence[Metric] = ()
@@ -198,6 +201,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def counts(self, targets: NDArray[Any], target: TargetSpec) -> list[int] | None:
+        """The samples of each class, by which a loss may weigh them; None where a sample has no class."""
+        return None
+
     # answers ------------------------------------------------------------------------------------------------------
 
     def head(self, target: TargetSpec) -> nn.Module | None:
@@ -212,6 +219,12 @@ class Task:
         """A row for each sample, with these columns. told: (N, …) on the host, what `head` makes of the outputs."""
         names = list(self.fields(target, topk=topk))
         return [dict(zip(names, values, strict=True)) for values in told.flatten(1).tolist()]
+
+    def rows_by_threshold(
+        self, told: Tensor, target: TargetSpec, *, topk: int, threshold: float
+    ) -> list[dict[str, Any]]:
+        """As `rows`, but of two classes the second is the answer from this probability on."""
+        return self.rows(told, target, topk=topk)
 
     def keep(self, outputs: Tensor, targets: Any, target: TargetSpec) -> dict[str, Tensor]:
         """What is kept of a batch for whoever looks at the run later, by name: (N, …) each, on the device.
@@ -248,6 +261,10 @@ class Task:
     def sections(self, kept: Numbers, target: TargetSpec) -> list[Section]:
         """What a report shows of the answers, the most telling first."""
         return []
+
+    def details(self, kept: Numbers, target: TargetSpec) -> Table | None:
+        """What a terminal shows of the answers on a split, beside its metrics."""
+        return None
 
     def sentences(self, measured: dict[str, float], kept: Numbers, target: TargetSpec) -> list[str]:
         """How good the result is, and beside what one gets without a model. kept: empty where it is lost."""

@@ -11,7 +11,7 @@ from trainkit.errors import DataError
 from trainkit.registry import register
 from trainkit.tasks.base import SMALL_VAL, Numbers, Section, Sum, Table, Task, listed
 from trainkit.tasks.heads import softmax
-from trainkit.tasks.rows import class_table, name_shares
+from trainkit.tasks.rows import TOLD, class_table, name_shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,11 +128,18 @@ class Classification(Task):
 
     def sums(self, target: TargetSpec, *, full: bool, topk: int) -> list[Sum]:
         from trainkit.tasks.counts import ClassHits, Hits, TopHits
+        from trainkit.tasks.scores import MOST_CLASSES, Areas, log_loss
 
         count = self.num_outputs(target)
         if not full:
             return [Hits()]
-        return [Hits(), *([TopHits(topk)] if self.counts_top(count, topk) else []), ClassHits(count)]
+        top = [TopHits(topk)] if self.counts_top(count, topk) else []
+        return [Hits(), *top, ClassHits(count), log_loss(), *([Areas(count)] if count <= MOST_CLASSES else [])]
+
+    def counts(self, targets: NDArray[Any], target: TargetSpec) -> list[int] | None:
+        import numpy as np
+
+        return list(np.bincount(targets, minlength=self.num_outputs(target)).tolist())
 
     def keep(self, outputs: Tensor, targets: Any, target: TargetSpec) -> dict[str, Tensor]:
         confidence, predicted = outputs.softmax(dim=1).max(dim=1)
@@ -188,6 +195,14 @@ class Classification(Task):
             confusion.class_section(*labels, classes),
         ]
 
+    def details(self, kept: Numbers, target: TargetSpec) -> Table | None:
+        from trainkit.tasks import confusion
+
+        classes = target.classes or []
+        if len(classes) > TOLD:
+            return None
+        return confusion.class_section(kept["targets"], kept["predicted"], classes).tables[0]
+
     def sentences(self, measured: dict[str, float], kept: Numbers, target: TargetSpec) -> list[str]:
         from trainkit.tasks import confusion
 
@@ -215,6 +230,19 @@ class Classification(Task):
         best, index = told.topk(min(topk, len(classes)), dim=1)
         pairs = zip(best.tolist(), index.tolist(), strict=True)
         return [likeliest(values, [classes[i] for i in labels]) for values, labels in pairs]
+
+    def rows_by_threshold(
+        self, told: Tensor, target: TargetSpec, *, topk: int, threshold: float
+    ) -> list[dict[str, Any]]:
+        classes = target.classes or []
+        if len(classes) != 2:
+            return self.rows(told, target, topk=topk)
+        rows = []
+        for values in told.tolist():
+            first = int(values[1] >= threshold)
+            order = [first, 1 - first][:topk]
+            rows.append(likeliest([values[place] for place in order], [classes[place] for place in order]))
+        return rows
 
     def counts_top(self, num_classes: int, topk: int) -> bool:
         """Whether a hit among the k likeliest says more than one at the first place."""

@@ -17,6 +17,7 @@ MACRO = (
     Metric("macro_precision", "max", "share"),
     Metric("macro_recall", "max", "share"),
 )
+BALANCED = Metric("balanced_accuracy", "max", "share")  # the mean recall of the classes that occur
 
 
 def as_labels(targets: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class ClassHits(Sum):
     No confusion matrix: of many classes that would be larger than the model.
     """
 
-    metrics = MACRO
+    metrics = (*MACRO, BALANCED)
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -80,7 +81,9 @@ class ClassHits(Sum):
         sums["hit"].index_add_(0, true, (true == predicted).to(ones.dtype))
 
     def read(self, sums: Numbers, count: int) -> dict[str, float]:
-        return macro(sums["hit"], sums["predicted"], sums["true"])
+        found = macro(sums["hit"], sums["predicted"], sums["true"])
+        occurring = sums["true"] > 0
+        return found | {BALANCED.name: float(np.mean(sums["hit"][occurring] / sums["true"][occurring]))}
 
 
 class LabelHits(Sum):

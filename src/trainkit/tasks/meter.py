@@ -69,7 +69,10 @@ class Meter:
         else:
             self.weight += weight
         for one in self.measured:
+            known = set(self._sums)
             one.add(self._sums, outputs, targets)
+            if before is not None:  # what was put in for this batch alone counts nothing where it is -1
+                before |= {name: torch.full_like(self._sums[name], -1) for name in self._sums.keys() - known}
         if counted is not None and before is not None:
             for name, total in self._sums.items():
                 total.copy_(torch.where(counted, total, before.get(name, 0)))

@@ -22,6 +22,12 @@ def read_metrics(described: Any) -> dict[str, Metric]:
     return found
 
 
+def of_split(values: dict[str, float], metrics: list[Metric], split: str) -> dict[str, float]:
+    """The values that mean something of a split."""
+    other = {metric.name for metric in metrics if metric.only not in (None, split)}
+    return {name: value for name, value in values.items() if name not in other}
+
+
 def describe_metrics(metrics: list[Metric]) -> list[dict[str, Any]]:
     """As a result keeps them."""
     return [dataclasses.asdict(metric) for metric in metrics]

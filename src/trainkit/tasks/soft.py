@@ -51,5 +51,8 @@ class Soft(Classification):
     def chance(self, target: TargetSpec) -> float | None:
         return None
 
+    def counts(self, targets: NDArray[Any], target: TargetSpec) -> list[int] | None:
+        return None
+
     def counts_top(self, num_classes: int, topk: int) -> bool:
         return False

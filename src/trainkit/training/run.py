@@ -47,7 +47,7 @@ class Monitor:
         if asked == LAST:
             return cls(LAST, "max")
         name = usual if name in ("auto", "val/auto") else name.removeprefix("val/")
-        known = {one.name: one for one in metrics}
+        known = {one.name: one for one in metrics if one.only is None}
         if name not in known or mode not in ("", "min", "max"):
             choices = ", ".join(["auto", *known, LAST])
             raise ConfigError(f"monitor={asked}: choose from: {choices}; with :min or :max if need be")
