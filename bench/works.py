@@ -102,7 +102,8 @@ OTHERS = ["startup", "data", "photos"]  # measured by parts of their own: see se
 
 def missing(data: str, data_dir: Path | None) -> str | None:
     """Why the files of a data set cannot be used, in one line; None when they can."""
-    place = {"mnist": Path("MNIST", "raw"), "cifar10": Path("cifar10", "train"), "hymenoptera": Path("hymenoptera", "train")}.get(data)
+    places = {"mnist": ("MNIST", "raw"), "cifar10": ("cifar10", "train"), "hymenoptera": ("hymenoptera", "train")}
+    place = Path(*places[data]) if data in places else None
     if place is None:
         return None
     if data_dir is None:
