@@ -2,7 +2,7 @@
 
 `python -m bench.photos ROW FOLDER` prints one JSON line {prepare_s, images_per_s}: what is done once (reading every
 photo for its statistics; for a DataLoader listing the files), and the fastest of three epochs after that. Each row has
-a process of its own, and two workers. trainkit's batches are normalized, the others' are not.
+a process of its own, and two workers. Nothing is normalized; pixels are uint8 but for `ToTensor`, which scales them.
 """
 
 from __future__ import annotations
@@ -51,18 +51,22 @@ def write_photos(source: Path, target: Path) -> None:
 
 
 def streaming(folder: Path) -> tuple[float, Epoch]:
-    """trainkit's loader: (seconds, epoch number -> inputs)."""
-    from bench.steady import compose
-    from trainkit import build
-    from trainkit.training.signals import Stop
+    """trainkit's workers, as its loader asks them: (seconds, epoch number -> inputs)."""
+    import numpy as np
+    import torch
+
+    from trainkit.data.datasets import folder as image_folder
 
     begin = time.perf_counter()
-    crop = ["dataset.image_size=224", "dataset.resize=crop", "dataset.crop_share=0.875", "dataset.test_fraction=0"]
-    words = ["dataset=folder", f"dataset.root={folder}", *crop, "val_fraction=0", "model=linear"]
-    config = compose([*words, "loader=streaming", f"workers={WORKERS}", f"batch_size={BATCH}"])
-    device = build.build_device(config)
-    run = build.build_run(config, build.build_data(config, device), device, Stop())
-    return time.perf_counter() - begin, lambda epoch: (batch.inputs for batch in run.train.epoch(epoch))
+    rule: dict[str, Any] = {"image_size": 224, "resize": "crop", "crop_share": 0.875, "test_fraction": 0.0}
+    split = image_folder.folder(folder, 0, root=folder, **rule).streamed(WORKERS).splits["train"]
+
+    def epoch(number: int) -> Iterable[torch.Tensor]:
+        order = np.random.default_rng(number).permutation(len(split))
+        batches = split.batches([order[first : first + BATCH] for first in range(0, len(split), BATCH)])
+        return (torch.from_numpy(inputs).clone() for inputs, _ in batches)
+
+    return time.perf_counter() - begin, epoch
 
 
 def dataloader(folder: Path, row: str) -> tuple[float, Epoch]:
