@@ -16,6 +16,7 @@ from rich.console import Console
 
 from bench.data_only import data_section
 from bench.options import OPTIONS, options_section
+from bench.photos import photos_section
 from bench.processes import ROOT
 from bench.record import machine, write
 from bench.sections import Section, startup_section, work_section, wrong
@@ -102,6 +103,8 @@ def measure(args: argparse.Namespace) -> Iterator[Section]:
             yield startup_section(mnist, args.data_dir, reason, max(repeats, 5), say)
         if "data" in args.work and not without("data", "cifar10", args.data_dir):
             yield data_section(place, repeats, say)
+        if "photos" in args.work and not without("photos", "hymenoptera", args.data_dir):
+            yield photos_section(place, repeats, say)
         if not {"trainkit", "bare"} <= set(args.only):
             return
     for options in OPTIONS:

@@ -97,12 +97,13 @@ WORKS = [
 ]
 BY_NAME = {work.name: work for work in WORKS}
 LOOPS = [work.name for work in WORKS if work.loop_samples]
-OTHERS = ["startup", "data"]  # measured by parts of their own: see startup.py and data_only.py
+OTHERS = ["startup", "data", "photos"]  # measured by parts of their own: see sections.py, data_only.py and photos.py
 
 
 def missing(data: str, data_dir: Path | None) -> str | None:
     """Why the files of a data set cannot be used, in one line; None when they can."""
-    place = {"mnist": Path("MNIST", "raw"), "cifar10": Path("cifar10", "train")}.get(data)
+    places = {"mnist": ("MNIST", "raw"), "cifar10": ("cifar10", "train"), "hymenoptera": ("hymenoptera", "train")}
+    place = Path(*places[data]) if data in places else None
     if place is None:
         return None
     if data_dir is None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MINE = "conf/model/mine.yaml"
 FAST = "device=cpu device.threads=1 epochs=1"
+SIDES = r"dataset.image_size=\[.*: expected one number, or two: \[height,width\]"
 FOLDER = f"train {FAST} dataset=folder dataset.root=images dataset.image_size=8 model=linear"
 NPZ = f"train {FAST} dataset=npz dataset.file=data.npz model=linear"
 LINEAR = f"train {FAST} model=linear"
@@ -573,6 +574,24 @@ DATA = [
         r"images/cat/a.png: not a readable image",
         cat("a.png", flipped(image(size=64), 2000)),
     ),
+    Row("r22-one-side", f"{FOLDER} dataset.image_size=[8]", 2, SIDES, class_folders()),
+    Row("r22-three-sides", f"{FOLDER} dataset.image_size=[8,8,3]", 2, SIDES, class_folders()),
+    Row(
+        "r22-no-size",
+        f"{FOLDER} dataset.image_size=[8,0]",
+        2,
+        r"dataset.image_size: expected an integer >= 1 or a list",
+    ),
+    Row("r22-resize", f"{FOLDER} dataset.resize=padd", 2, r"dataset.resize: value 'padd' .*did you mean pad"),
+    Row(
+        "r22-share",
+        f"{FOLDER} dataset.crop_share=1.5",
+        2,
+        r"dataset.crop_share: expected a number > 0 and <= 1",
+    ),
+    Row("r22-crop", f"{FOLDER} augment=photo augment.crop_scale=0", 2, r"augment.crop_scale: expected a number > 0"),
+    Row("r22-policy", f"{FOLDER} augment=photo augment.policy=randd", 2, r"augment.policy: .*did you mean rand"),
+    Row("r22-share-of-none", f"{FOLDER} dataset.crop_share=0.5", 2, r"crop_share=0.5 is for dataset.resize=crop"),
     Row("r25-text", FOLDER, 3, r"images/cat/a.jpg: not a readable image \(cannot identify", cat("a.jpg", "some text")),
     Row("r25-empty-file", FOLDER, 3, r"images/cat/a.jpg: not a readable image", cat("a.jpg", "")),
     Row("r27-bomb", FOLDER, 3, r"images/cat/a.png: .*decompression bomb", cat("a.png", png_header(20000, 20000))),

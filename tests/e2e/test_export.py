@@ -238,22 +238,36 @@ def pixels_by(rule: dict[str, Any], file: Path) -> Any:
     """An image file prepared as another program would, from what stands in trainkit.json."""
     resize, least = rule["resize"], rule["jpeg_reduced_to_at_least"]
     assert (rule["orientation"], rule["gray16"], rule["layout"]) == ("exif", "upper 8 bits", "CHW")
-    assert resize["antialias"] and not resize["keep_aspect"] and rule["range"] == [0, 255]
-    size = (resize["width"], resize["height"])
+    assert resize["antialias"] and rule["range"] == [0, 255] and rule["transparency"] == "on white"
+    assert resize["keep_aspect"] == (resize["rule"] != "squash")
+    size, filter_ = (resize["width"], resize["height"]), Image.Resampling[resize["filter"].upper()]
     opened = Image.open(file)
     opened.draft(rule["mode"], (least * size[0], least * size[1]))
     upright = ImageOps.exif_transpose(opened)
     if upright.mode.startswith("I"):
         upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
-    small = upright.convert(rule["mode"]).resize(size, Image.Resampling[resize["filter"].upper()])
+    if upright.has_transparency_data:
+        layers = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
+    photo = upright.convert(rule["mode"])
+    if resize["rule"] == "crop":
+        small = ImageOps.fit(photo, size, filter_, bleed=(1 - resize["crop_share"]) / 2)
+    else:
+        small = ImageOps.pad(photo, size, filter_) if resize["rule"] == "pad" else photo.resize(size, filter_)
     values = np.asarray(small)
     return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
 
 
-@pytest.mark.parametrize("mode", ["rgb", "gray"])
-def test_another_program_prepares_the_same_pixels(trainkit_here: CommandHere, tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "resize", "share"),
+    [("rgb", "squash", 1.0), ("gray", "squash", 1.0), ("rgb", "crop", 0.9), ("gray", "pad", 1.0)],
+)
+def test_another_program_prepares_the_same_pixels(
+    trainkit_here: CommandHere, tmp_path: Path, mode: str, resize: str, share: float
+) -> None:
     lay_out(tmp_path, {f"photos/{c}/{i}.png": image(size=16, seed=i) for c in ("cat", "dog") for i in range(10)})
     words = ("dataset=folder", "dataset.root=photos", f"dataset.mode={mode}", "dataset.image_size=12", "model=linear")
+    words = (*words, f"dataset.resize={resize}", f"dataset.crop_share={share}")
     run = trained(tmp_path, *words, "val_fraction=0", "epochs=1")
     assert trainkit_here("export", f"ckpt={run}", "output=m.pt2").code == 0
     extra = {formats.FACTS: ""}
@@ -269,5 +283,5 @@ def test_another_program_prepares_the_same_pixels(trainkit_here: CommandHere, tm
     Image.fromarray(rng.integers(0, 1 << 16, (20, 25), dtype=np.uint16)).save(tmp_path / "deep.png")
     for name in ("large.jpg", "palette.png", "fits.png", "deep.png", "photos/cat/0.png"):
         ours = np.zeros((1, 1 if mode == "gray" else 3, 12, 12), np.uint8)
-        assert decode_rows([str(tmp_path / name)], ours, None, Rule(mode)) == []
+        assert decode_rows([str(tmp_path / name)], ours, None, Rule(mode, resize, share)) == []
         np.testing.assert_array_equal(pixels_by(rule, tmp_path / name), ours[0], err_msg=name)

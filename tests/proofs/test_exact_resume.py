@@ -75,6 +75,18 @@ def test_a_resumed_run_can_be_stopped_again(whole: Whole, tmp_path: Path) -> Non
     assert facts(run) == facts(whole.run)
 
 
+def test_what_photos_are_augmented_with(tmp_path: Path) -> None:
+    plain = [word for word in WORDS if not word.startswith(("augment", "epochs"))]
+    words = [*plain, "epochs=2", "augment=rand", "augment.erasing=0.5", "augment.rotate=10"]
+    with contextlib.chdir(tmp_path), states_kept(tmp_path / "states"):
+        assert main(["train", *words]) == 0
+    run = Whole(only_run(tmp_path), sorted((tmp_path / "states").iterdir()))
+    for step in (3, 8):
+        again = run.stopped(step, tmp_path / f"run{step}")
+        assert main(["resume", str(again)]) == 0
+        assert facts(again) == facts(run.run)
+
+
 @pytest.mark.parametrize("where", ["renamed", "with spaces, ümläut", "copied"])
 def test_from_another_place(where: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = whole.stopped(9, tmp_path / "first")
