@@ -98,7 +98,8 @@ def test_weights_move_with_the_module() -> None:
         (
             lambda: resolve("mse", task("classification"), "digits"),
             (
-                "loss 'mse' cannot train dataset 'digits', which is classification; choose from: auto, cross_entropy, focal"
+                "loss 'mse' cannot train dataset 'digits', which is classification; "
+                "choose from: auto, cross_entropy, focal"
             ),
         ),
         (
