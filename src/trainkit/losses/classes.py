@@ -37,7 +37,7 @@ def cross_entropy(
     return nn.CrossEntropyLoss(weight=of_classes(weight, num_outputs, target, beta), label_smoothing=label_smoothing)
 
 
-@register("loss", serves=["classification"])
+@register("loss")
 def focal(
     num_outputs: int,
     target: TargetSpec | None = None,

@@ -28,7 +28,7 @@ SKEW = 10  # times more samples of the most frequent class than of the least
 @register("task", name="classification")
 class Classification(Task):
     name = "classification"
-    losses: ClassVar[tuple[str, ...]] = ("cross_entropy",)
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
     monitor = "accuracy"
     mixed = "soft"
     labeled = True
