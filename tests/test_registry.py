@@ -54,7 +54,7 @@ def test_register_under_another_name_and_what_it_serves() -> None:
 
 def test_unknown_group() -> None:
     with pytest.raises(
-        ValueError, match=r"group 'modl' is not known \(did you mean model\?\); choose from: dataset, model"
+        ValueError, match=r"group 'modl' is not known \(did you mean model\?\); choose from: dataset, holdout, model"
     ):
         register("modl")
 

@@ -24,6 +24,7 @@ from trainkit.run_folders.predictions import Collector
 from trainkit.run_folders.rundir import RunDir
 from trainkit.runtime import environment
 from trainkit.tasks.metrics import describe_metrics, of_split
+from trainkit.training.saliency import Saliency
 from trainkit.training.speed import mirrored
 
 
@@ -52,7 +53,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     forward = mirrored(forward) if mirror else forward
     metrics = loop.evaluate(model, forward, loss_fn, loader, meter, config.seed, collect=answers.add)
     metrics = of_split(metrics, meter.metrics, split)
-    keep(folder.path, data, answers, console.note)
+    keep(folder.path, data, answers, console.note, saliency=Saliency(model, normalize, device))
     best = {"objective": metrics["loss"], "monitor": f"{split}/loss", "mode": "min"}
     result: dict[str, Any] = finite(
         {**best, "split": split, "metrics": {split: metrics}, "measured": describe_metrics(meter.metrics)}

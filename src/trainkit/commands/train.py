@@ -33,6 +33,7 @@ from trainkit.tasks.meter import Metrics
 from trainkit.tasks.metrics import describe_metrics, of_split
 from trainkit.training import debug
 from trainkit.training.run import Run
+from trainkit.training.saliency import Saliency
 from trainkit.training.signals import Stop
 from trainkit.training.speed import mirrored
 
@@ -78,7 +79,9 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
                     storage.flush(checkpoints.folder)  # the links, before the status says that the run is complete
             if not lines:
                 result, answers = conclude(run, data, checkpoints, mirror)
-                keep(folder.path, data, answers.get(judging_split(run)), report.note, shown_samples(run, data))
+                looked = Saliency(run.model, Normalize(data.spec, device), device)
+                shown = shown_samples(run, data)
+                keep(folder.path, data, answers.get(judging_split(run)), report.note, shown, looked)
                 keep_fold(folder.path, data, answers.get("val"), report.note)
             report.end({name: value for name, value in result.items() if name != "objective"})
     except Interrupted as error:

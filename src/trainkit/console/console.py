@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -144,4 +145,5 @@ def _in_words(metrics: Metrics, words: dict[str, str]) -> list[str]:
 def table(title: str, metrics: Metrics) -> list[str]:
     """The numbers of a split as lines."""
     width = max(map(len, metrics))
-    return [title, *(f"  {name:{width}}  {value:.6f}" for name, value in metrics.items())]
+    shown = {name: "–" if math.isnan(value) else f"{value:.6f}" for name, value in metrics.items()}
+    return [title, *(f"  {name:{width}}  {value}" for name, value in shown.items())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -41,7 +42,8 @@ def summary(columns: Mapping[str, Metrics], monitored: str, folder: Path) -> lis
 
 
 def _number(metrics: Metrics, name: str) -> str:
-    return f"{metrics[name]:.4f}" if name in metrics else ""
+    value = metrics.get(name)
+    return "" if value is None else "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def print_frame(stream: TextIO, width: int, title: str, rows: Sequence[Row]) -> bool:

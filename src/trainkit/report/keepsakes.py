@@ -22,7 +22,12 @@ WORTHWHILE = 30.0  # seconds that a run must have taken for `plots=auto` to draw
 
 
 def keep(
-    folder: Path, data: Data, collected: Collector | None, note: Callable[[str], None], train: Loader | None = None
+    folder: Path,
+    data: Data,
+    collected: Collector | None,
+    note: Callable[[str], None],
+    train: Loader | None = None,
+    saliency: pictures.Heat | None = None,
 ) -> None:
     """Put predictions.npz and, for images, pictures.npz into a run folder.
 
@@ -35,7 +40,7 @@ def keep(
             if found is not None:
                 predictions.write(folder, found)
             if found is not None and data.spec.input.is_image:
-                images |= pictures.errors(data, found)
+                images |= pictures.answered(data, found, saliency if len(data.spec.inputs) == 1 else None)
         if train is not None and data.spec.input.is_image:
             images |= pictures.training_samples(data, train)
         if images:

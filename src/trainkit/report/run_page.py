@@ -12,13 +12,14 @@ from trainkit.plots.markup import Markup, element, join, picture, table
 from trainkit.report.facts import Facts, Row, number
 from trainkit.report.page import document, missing, plots, section, settings, verdict_box
 from trainkit.report.panels import curves, sections
-from trainkit.report.pictures import COUNT
+from trainkit.report.pictures import COUNT, overlaid
 from trainkit.report.settings import UNKNOWN, config_rows, rows_of, word
 from trainkit.report.verdict import label, shown, verdict
 from trainkit.run_folders.records import mapping
 from trainkit.tasks.base import Section, Table
 from trainkit.version import __version__
 
+HEAT = " Beside each image: where the model looked for its answer (Grad-CAM), brightest where most."
 MANY = 40  # rows of a table, before the rest is folded away
 
 
@@ -35,6 +36,7 @@ def run_page(facts: Facts, title: str | None = None) -> Markup:
         section("Learning curves", plots(curves(facts), "curves")),
         first,
         _errors(facts),
+        _best(facts),
         *more,
         _training_samples(facts),
         _config(facts),
@@ -89,7 +91,11 @@ def _errors(facts: Facts) -> Markup | None:
             continue
         parts.append(element("h3", kind.capitalize()))
         if all(int(place) in images for place in places):
-            figures = [_figure(images[int(place)], line) for place, line in zip(places, lines, strict=True)]
+            heat = kept_images(facts, "error", "heat")
+            figures = [
+                _figure(images[int(place)], line, heat.get(int(place)))
+                for place, line in zip(places, lines, strict=True)
+            ]
             parts.append(element("div", *figures, class_="gallery"))
         else:
             heads = list(lines[0])
@@ -98,29 +104,53 @@ def _errors(facts: Facts) -> Markup | None:
     if not parts:
         return section("Errors", element("p", f"No sample of {split} is wrong."))
     return section(
-        "Errors", join(*parts), f"On {split}; its samples are counted from 0. The percentages are the model's."
+        "Errors",
+        join(*parts),
+        f"On {split}; its samples are counted from 0. The percentages are the model's."
+        f"{HEAT if kept_images(facts, 'error', 'heat') else ''}",
     )
 
 
-def _figure(image: NDArray[np.uint8], line: dict[str, str]) -> Markup:
+def _best(facts: Facts) -> Markup | None:
+    """The right answers of highest confidence, where there are images."""
+    images, heat = kept_images(facts, "best", "images"), kept_images(facts, "best", "heat")
+    if facts.predictions is None or not images:
+        return None
+    lines = answers(facts, list(images), "best")
+    figures = [
+        _figure(image, line, heat.get(place)) for (place, image), line in zip(images.items(), lines, strict=True)
+    ]
+    note = f"Right answers of highest confidence on {facts.predictions.split}."
+    return section("Known best", element("div", *figures, class_="gallery"), f"{note}{HEAT if heat else ''}")
+
+
+def _figure(image: NDArray[np.uint8], line: dict[str, str], heat: NDArray[np.uint8] | None = None) -> Markup:
     words = [part for key, value in line.items() for part in (element("br"), f"{key} ", element("b", value))][1:]
     alt = ", ".join(f"{key} {value}" for key, value in line.items())
-    return element("figure", picture(image, alt), element("figcaption", *words))
+    shown = [picture(image, alt)]
+    if heat is not None:
+        shown.append(picture(overlaid(image, heat), f"where the model looked, {alt}"))
+    return element("figure", *shown, element("figcaption", *words))
 
 
 def error_images(facts: Facts) -> dict[int, NDArray[np.uint8]]:
     """The kept images of errors, uint8 (1 or 3, h, w), by their place in the split."""
+    return kept_images(facts, "error", "images")
+
+
+def kept_images(facts: Facts, kind: str, what: str) -> dict[int, NDArray[np.uint8]]:
+    """The kept images, or heat maps, of the errors or of the best, by their place in the split."""
     kept = facts.pictures or {}
-    pairs = zip(kept.get("error_index", ()), kept.get("error_images", ()), strict=True)
+    pairs = zip(kept.get(f"{kind}_index", ()), kept.get(f"{kind}_{what}", ()), strict=False)
     return {int(place): image for place, image in pairs}
 
 
-def answers(facts: Facts, places: list[int]) -> list[dict[str, str]]:
+def answers(facts: Facts, places: list[int], kind: str = "error") -> list[dict[str, str]]:
     """What each of these samples is and what the model said of it, in words."""
     predictions = facts.predictions
     assert predictions is not None
     kept = facts.pictures or {}
-    files = dict(zip(map(int, kept.get("error_index", ())), map(str, kept.get("error_files", ())), strict=False))
+    files = dict(zip(map(int, kept.get(f"{kind}_index", ())), map(str, kept.get(f"{kind}_files", ())), strict=False))
     return [
         {"sample": Path(files[place]).name if place in files else str(place)} | predictions.answer(place)
         for place in places

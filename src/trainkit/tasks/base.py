@@ -250,6 +250,12 @@ class Task:
         """Places of the worst samples, worst first, by what makes them so; at most so many of each kind."""
         return {}
 
+    def best(self, kept: Numbers, most: int) -> NDArray[Any]:
+        """Places of at most so many of the samples that are answered best; none where there is nothing to tell."""
+        import numpy as np
+
+        return np.empty(0, np.int64)
+
     def answer(self, kept: Numbers, place: int, target: TargetSpec) -> dict[str, str]:
         """What one sample is and what the model said of it, in words."""
         return {}

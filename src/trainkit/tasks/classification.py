@@ -173,6 +173,18 @@ class Classification(Task):
             found["true class least expected"] = others[np.argsort(true[others], kind="stable")][:most]
         return found
 
+    def best(self, kept: Numbers, most: int) -> NDArray[Any]:
+        """The right answers of highest confidence, as many of each class as can be."""
+        import numpy as np
+
+        right = np.flatnonzero(kept["predicted"] == kept["targets"])
+        order = right[np.argsort(-kept["confidence"][right], kind="stable")]
+        labels = kept["targets"][order]
+        rank = np.zeros(len(order), np.int64)  # of each among those of its class
+        for label in np.unique(labels):
+            rank[labels == label] = np.arange(int((labels == label).sum()))
+        return order[np.argsort(rank, kind="stable")][:most]
+
     def answer(self, kept: Numbers, place: int, target: TargetSpec) -> dict[str, str]:
         classes, one = target.classes or [], {name: values[place : place + 1] for name, values in kept.items()}
         true, share = classes[int(one["targets"][0])], true_probability(one)
