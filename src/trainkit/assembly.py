@@ -42,9 +42,8 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
     optimizer, base_lr, frozen = start_optimizer(config, model, device)
     ema = None if config.ema is None else Ema(model, config.ema)
     served, head = served_data(config, data, model, frozen, device, stop)
-    averaged = None if ema is None else ema.model
-    module, judged = (one if one is None or head is None else one.get_submodule(head) for one in (model, averaged))
-    assert module is not None
+    module = model if head is None else model.get_submodule(head)
+    judged = None if ema is None else ema.model if head is None else ema.model.get_submodule(head)
     normalize = Normalize(served.spec, device)
     augment = None if head is not None else build.build_augment(config, data)
     train, val = build_loaders(config, served, normalize, device, augment)
@@ -87,8 +86,9 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
         run.graphed = speed.GraphedStep(functools.partial(optimize, run))
     # compiled for a few samples, it would be another program for more
     plain = dataclasses.replace(config, compile=None)
-    tried = build.build_forward(plain, module, served.spec, device, recompute=config.recompute)
-    terms = try_out(config, served, run, tried)
+    terms = try_out(
+        config, served, run, build.build_forward(plain, module, served.spec, device, recompute=config.recompute)
+    )
     run.metrics = [*run.meter(True).metrics, *terms]
     run.monitor = build.build_monitor(config, [*run.meter(val is not None).metrics, *terms], data.spec.target)
     return run

@@ -41,8 +41,9 @@ def compose(*words: str) -> Train:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_compose_and_the_command_line_wins(name: str) -> None:
-    config = compose(f"experiment={name}")
-    assert config.dataset.name == name.partition("_")[0]
+    photos = "dataset: folder" in (CONF / "experiment" / f"{name}.yaml").read_text()
+    config = compose(f"experiment={name}", *(["dataset.root=photos"] if photos else []))
+    assert config.dataset.name == ("folder" if photos else name.partition("_")[0])
     lr = config.optim.arguments["lr"]
     changed = compose(f"experiment={name}", "epochs=3", "optim.lr=0.5", "dataset=folder", "dataset.root=photos")
     assert (changed.epochs, changed.optim.arguments["lr"], changed.dataset.name) == (3, 0.5, "folder")

@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet9": {"width": 4, "temperature": 0.1},
     "resnet18": {"width": 4},
     "airbench": {"widths": [8, 8]},
+    "torchvision": {"arch": "resnet18"},
 }
 CASES: list[tuple[str, dict[str, Any]]] = [(name, SMALL.get(name, {})) for name in registry.names("model")]
 CASES += [("mlp", {"norm": "batch", "dropout": 0.1}), ("mlp", {"norm": "layer", "activation": "gelu"})]

@@ -48,10 +48,10 @@ def test_names_are_read_from_the_sources() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", registered("torchvision"))
+@pytest.mark.parametrize("arch", [arch for arch in registered("torchvision") if arch != "regnet_y_128gf"])  # of 2.5 GB
 def test_every_model_of_torchvision_gets_a_head(arch: str) -> None:
     size = {"inception_v3": 96}.get(arch, 224 if arch.startswith(("maxvit", "vit")) else 64)
-    with torch.device("meta"):
+    with torch.device("cpu" if arch.startswith("regnet") else "meta"):
         model = torchvision((3, size, size), 7, arch=arch)
     head = model.get_submodule(model.published.head)  # type: ignore[union-attr]
     assert isinstance(head, (nn.Linear, nn.Conv2d))

@@ -20,6 +20,7 @@ KINDS = {
     "layerwise": ["finetune=layerwise", "optim=sgd", "optim.lr=0.01", "accumulate=2"],
     ONCE: ["finetune=linear", "model.dropout=0"],
     "linear, augmented": ["finetune=linear"],
+    "uneven classes": ["sampler=balanced", "loss=focal", "loss.weight=balanced", "monitor=roc_auc", "holdout=kfold"],
     "muon, a part frozen": ["finetune=groups", "finetune.freeze=[0.*]", "optim=muon", "optim.lr=0.001"],
 }
 

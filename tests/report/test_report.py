@@ -87,7 +87,8 @@ def test_a_run(trainkit_here: CommandHere, tmp_path: Path) -> None:
     metrics = json.loads(done.out)["metrics"]
     text, root = report(trainkit_here, "run")
     assert heads(root) == [
-        *("Metrics", "Learning curves", "Confusion", "Errors", "Reliability", "Classes", "Training samples"),
+        *("Metrics", "Learning curves", "Confusion", "Errors", "Known best", "Reliability", "Classes"),
+        "Training samples",
         *("Config", "Command", "Lineage", "Environment"),
     ]
     accuracy = metrics["test"]["accuracy"]

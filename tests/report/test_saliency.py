@@ -13,7 +13,7 @@ from torch import nn
 from trainkit.data.loaders import Normalize
 from trainkit.data.spec import DataSpec, InputSpec, TargetSpec
 from trainkit.report import pictures
-from trainkit.training.saliency import Saliency, grad_cam
+from trainkit.training.saliency import Saliency, grad_cam, last_map
 
 if TYPE_CHECKING:
     from conftest import CommandHere
@@ -71,17 +71,23 @@ def at_the_square(heat: torch.Tensor, places: np.ndarray) -> float:
     return float(np.mean(found))
 
 
+def mapped(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The heat maps of what a model answers."""
+    last = last_map(model, x)
+    assert last is not None
+    return grad_cam(model, last, x, model(x).argmax(dim=1))
+
+
 def test_it_looks_at_what_decides(trained: nn.Module) -> None:
     images, labels, places = squares(64, 2)
     x = torch.from_numpy(images).float() / 255
     assert (trained(x).argmax(dim=1).numpy() == labels).mean() > 0.9
-    heat = grad_cam(trained, x, trained(x).argmax(dim=1))
-    assert heat is not None and heat.shape == (64, SIZE, SIZE) and heat.min() >= 0 and heat.max() <= 1
+    heat = mapped(trained, x)
+    assert heat.shape == (64, SIZE, SIZE) and heat.min() >= 0 and heat.max() <= 1
     assert at_the_square(heat, places) > 0.8
     torch.manual_seed(1)
     untrained = nn.Sequential(nn.Conv2d(1, 16, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(16, 2)).eval()
-    blind = grad_cam(untrained, x, untrained(x).argmax(dim=1))
-    assert blind is not None and at_the_square(blind, places) < at_the_square(heat, places)
+    assert at_the_square(mapped(untrained, x), places) < at_the_square(heat, places)
 
 
 def test_nothing_is_changed_and_frozen_weights_do_not_matter(trained: nn.Module) -> None:
@@ -104,9 +110,7 @@ def test_nothing_is_changed_and_frozen_weights_do_not_matter(trained: nn.Module)
 
 
 def test_a_model_without_maps_has_none() -> None:
-    assert (
-        grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), torch.zeros(3, 1, 8, 8), torch.zeros(3).long()) is None
-    )
+    assert last_map(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), torch.zeros(3, 1, 8, 8)) is None
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainkit.commands.runs import shown
 from trainkit.config.flags import FlagParser
-from trainkit.console.columns import emit, lines_of, terminal_width, total_width
+from trainkit.console.columns import GAP, cut, emit, lines_of, terminal_width, total_width
 from trainkit.errors import ConfigError
 from trainkit.run_folders.groups import Group, best, by_dataset, differing, group, headline, metric_names
 from trainkit.run_folders.select import select
@@ -139,7 +139,9 @@ def in_blocks(rows: list[list[str]], to_left: bool, width: int) -> list[str]:
         end = start + 1
         while end < len(columns) and total_width([columns[0], *columns[start : end + 1]]) <= width:
             end += 1
-        chosen = [columns[0], *columns[start:end]]
+        room = width - total_width(columns[start:end]) - len(GAP)
+        names = [cut(cell, max(room, 8)) for cell in columns[0]]
+        chosen = [names, *columns[start:end]]
         left = [True, *[to_left] * (end - start)]
         lines += ([""] if lines else []) + lines_of(list(zip(*chosen, strict=True)), left, width)
         start = end

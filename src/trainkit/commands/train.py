@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,11 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
             folder.write_json("env.json", around)
             data = build.build_data(config, device)
             mirror = build.mirrors(config, data.spec, data.name)
-            folder.write_json("env.json", around | {"loader": dataclasses.asdict(data.loading)})
+            around |= {"loader": dataclasses.asdict(data.loading)}
+            folder.write_json("env.json", around)
             run = assembly.build_run(config, data, device, stop)
             if run.origin is not None:
-                around |= {"loader": dataclasses.asdict(data.loading), "init": run.origin}
-                folder.write_json("env.json", around)
+                folder.write_json("env.json", around | {"init": run.origin})
             checkpoints = assembly.build_checkpoints(config, data, run, folder.path)
             restored = checkpoints.restore(run, allow)
             announce(config, data, run, report, console)
@@ -79,10 +79,7 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
                     storage.flush(checkpoints.folder)  # the links, before the status says that the run is complete
             if not lines:
                 result, answers = conclude(run, data, checkpoints, mirror)
-                looked = Saliency(run.model, Normalize(data.spec, device), device)
-                shown = shown_samples(run, data)
-                keep(folder.path, data, answers.get(judging_split(run)), report.note, shown, looked)
-                keep_fold(folder.path, data, answers.get("val"), report.note)
+                keep_answers(folder.path, run, data, answers, report.note)
             report.end({name: value for name, value in result.items() if name != "objective"})
     except Interrupted as error:
         if config.overfit or config.profile is not None:
@@ -124,6 +121,13 @@ def say_resumed(restored: Restored, run: Run, report: Report) -> None:
         report.note(f"{text}; the checkpoint is whole")
     exact = f"not bit-exact: {', '.join(restored.changes)}" if restored.changes else "bit-exact"
     report.note(f"goes on after epoch {run.epoch}, step {run.step}: {exact}")
+
+
+def keep_answers(path: Path, run: Run, data: Data, answers: dict[str, Collector], note: Callable[[str], None]) -> None:
+    """Keep what a report shows of the run, and what was answered on a fold."""
+    saliency = Saliency(run.model, Normalize(data.spec, run.device), run.device)
+    keep(path, data, answers.get(judging_split(run)), note, shown_samples(run, data), saliency)
+    keep_fold(path, data, answers.get("val"), note)
 
 
 def shown_samples(run: Run, data: Data) -> Loader:

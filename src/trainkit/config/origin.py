@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from hydra.core.global_hydra import GlobalHydra
@@ -51,6 +51,9 @@ def field_of(key: str, values: dict[str, Any]) -> Field | None:
     schema = component.schema if component else {}
     for name in rest[:-1]:
         annotation = schema[name].annotation if name in schema else None
+        if get_origin(annotation) is dict:  # whose keys are the user's own
+            last = rest[-1]
+            return Field(last, get_args(annotation)[1], REQUIRED)
         nested = isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
         outer = schema[name].default if nested else None
         schema = schema_of(annotation) if nested and isinstance(annotation, type) else {}

@@ -52,7 +52,7 @@ def registered(library: str) -> list[str]:
 def refuse_misfit(build: Callable[[tuple[int, ...]], nn.Module], what: str, in_shape: tuple[int, ...]) -> None:
     """Raise ConfigError unless a model passes two images of this shape (C, H, W) through; says which size does.
 
-    build: the model for a shape. It is built without memory for its weights, on torch's meta device.
+    build: the model for a shape. It is built without memory for its weights where it can be, on torch's meta device.
     """
     reason = _misfit(build, in_shape)
     if reason is None:
@@ -68,8 +68,13 @@ def _misfit(build: Callable[[tuple[int, ...]], nn.Module], in_shape: tuple[int, 
     import torch
 
     try:
-        with torch.device("meta"), torch.no_grad():
-            build(in_shape).eval()(torch.zeros(2, *in_shape))
+        with torch.no_grad():
+            try:
+                with torch.device("meta"):
+                    model = build(in_shape)
+            except NotImplementedError:  # its widths are computed with tensors, which must hold numbers
+                model = build(in_shape).to("meta")
+            model.eval()(torch.zeros(2, *in_shape, device="meta"))
     except ConfigError:
         raise
     except Exception as error:  # whatever a library's layers say of an image that is too small, or not a multiple

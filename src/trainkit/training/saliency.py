@@ -20,6 +20,7 @@ class Saliency:
 
     def __init__(self, model: nn.Module, normalize: Normalize, device: torch.device) -> None:
         self.model, self.normalize, self.device = model, normalize, device
+        self._last: list[nn.Module] | None = None  # not looked for yet
 
     def __call__(self, images: NDArray[Any], classes: NDArray[np.int64]) -> NDArray[np.uint8] | None:
         """Maps (n, H, W), 255 where it looked most, of stored images (n, C, H, W) for the classes (n,) answered.
@@ -33,9 +34,12 @@ class Saliency:
             for start in range(0, len(images), PART):
                 raw = torch.from_numpy(np.ascontiguousarray(images[start : start + PART])).to(self.device)
                 inputs: Any = self.normalize.inputs(raw)
-                found = grad_cam(self.model, inputs, torch.from_numpy(classes[start : start + PART]).to(self.device))
-                if found is None:
+                if self._last is None:
+                    self._last = [last] if (last := last_map(self.model, inputs)) is not None else []
+                if not self._last:
                     return None
+                labels = torch.from_numpy(classes[start : start + PART]).to(self.device)
+                found = grad_cam(self.model, self._last[0], inputs, labels)
                 parts.append((found * 255).round().byte().cpu().numpy())
             return np.concatenate(parts) if parts else None
         finally:
@@ -43,15 +47,11 @@ class Saliency:
                 module.training = mode
 
 
-def grad_cam(model: nn.Module, inputs: Tensor, classes: Tensor) -> Tensor | None:
-    """Heat maps (n, H, W) in 0..1 for normalized images (n, C, H, W): of the last map of features of more than a pixel.
+def grad_cam(model: nn.Module, last: nn.Module, inputs: Tensor, classes: Tensor) -> Tensor:
+    """Heat maps (n, H, W) in 0..1 for normalized images (n, C, H, W): of the map of features that `last` gives.
 
-    Each channel counts by the mean gradient of the class's output; what speaks against the class is cut off. None where
-    no module gives such a map.
+    Each channel counts by the mean gradient of the class's output; what speaks against the class is cut off.
     """
-    last = _last_map(model, inputs)
-    if last is None:
-        return None
     maps: list[Tensor] = []
 
     def cut(_: nn.Module, __: Any, output: Tensor) -> Tensor:
@@ -72,8 +72,8 @@ def grad_cam(model: nn.Module, inputs: Tensor, classes: Tensor) -> Tensor | None
 
 
 @torch.no_grad()
-def _last_map(model: nn.Module, inputs: Tensor) -> nn.Module | None:
-    """The last module to give a map of features (n, C, h, w) of more than a pixel, by a pass of one image."""
+def last_map(model: nn.Module, inputs: Tensor) -> nn.Module | None:
+    """The last module to give a map of features (n, C, h, w) of more than a pixel, by a pass of one image; or None."""
     found: list[nn.Module] = []
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
