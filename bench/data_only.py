@@ -40,13 +40,14 @@ def resident(data_dir: Path) -> tuple[float, Epoch]:
     """trainkit's loader over the decoded images: (seconds, epoch -> inputs of its batches)."""
     from bench.contestants.trainkit import overrides
     from bench.steady import compose
-    from trainkit import assembly, build
+    from trainkit.building import components
+    from trainkit.building.run import build_run
     from trainkit.training.signals import Stop
 
     begin = time.perf_counter()
     config = compose(overrides(WORK, 0, data_dir))
-    device = build.build_device(config)
-    run = assembly.build_run(config, build.build_data(config, device), device, Stop())
+    device = components.build_device(config)
+    run = build_run(config, components.build_data(config, device), device, Stop())
     return time.perf_counter() - begin, lambda epoch: (batch.inputs for batch in run.train.epoch(epoch))
 
 

@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainkit import assembly, build, loop
+from trainkit import loop
+from trainkit.building import components
+from trainkit.building.run import build_checkpoints, build_run
 from trainkit.commands.train import plan_of
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs
@@ -63,10 +65,10 @@ def train(words: list[str], live: bool) -> tuple[float, float]:
     assert isinstance(config, Train)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        device = build.build_device(config)
-        data = build.build_data(config, device)
-        run = assembly.build_run(config, data, device, Stop())
-        checkpoints = assembly.build_checkpoints(config, data, run, folder)
+        device = components.build_device(config)
+        data = components.build_data(config, device)
+        run = build_run(config, data, device, Stop())
+        checkpoints = build_checkpoints(config, data, run, folder)
         console = Clocked(live=live)
         report = Report([console, Files(folder)])
         report.begin(plan_of(run))

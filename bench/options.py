@@ -85,19 +85,21 @@ def options_section(options: Options, data_dir: Path, repeats: int, say: Say) ->
 def steps(words: list[str], samples: int | None = None) -> Reading:
     """Epochs of trainkit's loop with these overrides, over all of train or its first `samples`."""
     from bench.steady import compose
-    from trainkit import assembly, build, loop
+    from trainkit import loop
+    from trainkit.building import components
+    from trainkit.building.run import build_checkpoints, build_run
     from trainkit.loggers.sinks import Files, Report
     from trainkit.planning.layers import measure_work
     from trainkit.training.signals import Stop
 
     config = compose(words)
-    device = build.build_device(config)
-    data = build.build_data(config, device)
+    device = components.build_device(config)
+    data = components.build_data(config, device)
     train = data.splits["train"]
     train.inputs, train.targets = train.inputs[:samples], train.targets[:samples]
-    training = assembly.build_run(config, data, device, Stop())
+    training = build_run(config, data, device, Stop())
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        checkpoints = assembly.build_checkpoints(config, data, training, Path(folder))
+        checkpoints = build_checkpoints(config, data, training, Path(folder))
         report = Report([Files(Path(folder))])
 
         def epoch() -> None:

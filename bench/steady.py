@@ -16,7 +16,9 @@ import torch
 from bench.contestants import bare, trainkit
 from bench.sections import Say, Section, interleave
 from bench.works import Work
-from trainkit import assembly, build, loop
+from trainkit import loop
+from trainkit.building import components
+from trainkit.building.run import build_checkpoints, build_run
 from trainkit.checkpoints.state import Checkpoints
 from trainkit.config import folders
 from trainkit.config.compose import check_jobs
@@ -37,12 +39,12 @@ def compose(words: Sequence[str]) -> Train:
 def build_both(work: Work, data_dir: Path, folder: Path) -> tuple[Run, Checkpoints, bare.Bare]:
     """trainkit's run, which saves into `folder`, and the bare loop's parts, for `loop_samples` images of train."""
     config = compose(trainkit.overrides(work, 0, data_dir))
-    device = build.build_device(config)
-    data = build.build_data(config, device)
+    device = components.build_device(config)
+    data = components.build_data(config, device)
     train = data.splits["train"]
     train.inputs, train.targets = train.inputs[: work.loop_samples], train.targets[: work.loop_samples]
-    run = assembly.build_run(config, data, device, Stop())
-    return run, assembly.build_checkpoints(config, data, run, folder), bare.prepare(work, device)
+    run = build_run(config, data, device, Stop())
+    return run, build_checkpoints(config, data, run, folder), bare.prepare(work, device)
 
 
 def loop_section(work: Work, data_dir: Path, repeats: int, say: Say) -> Section:

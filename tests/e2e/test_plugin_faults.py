@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainkit import assembly, build, registry
+from trainkit import registry
+from trainkit.building import components
+from trainkit.building.run import build_run
 from trainkit.config.compose import check_jobs
 from trainkit.config.frame import Choice, Train
 from trainkit.training.signals import Stop
@@ -307,10 +309,10 @@ def test_a_look_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (config,) = check_jobs("train", ["device=cpu", "dataset=npz", "dataset.file=data.npz", "model=linear"], False, [])
     assert isinstance(config, Train)
     config = dataclasses.replace(config, model=Choice("restless", {}))
-    device = build.build_device(config)
-    data = build.build_data(config, device)
-    looked_at = assembly.build_run(config, data, device, Stop()).model
-    fresh = build.build_model(config, data.spec, device)
+    device = components.build_device(config)
+    data = components.build_data(config, device)
+    looked_at = build_run(config, data, device, Stop()).model
+    fresh = components.build_model(config, data.spec, device)
     assert isinstance(looked_at, Restless) and looked_at.modes == [True, False]
     for (name, mine), (_, other) in zip(everything(looked_at), everything(fresh), strict=True):
         assert torch.equal(mine, other), name

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainkit import assembly, build, loop
+from trainkit import loop
+from trainkit.building import components
+from trainkit.building.run import build_run
 from trainkit.checkpoints import checkpoint
 from trainkit.cli import main
 from trainkit.config.compose import check_jobs
@@ -40,8 +42,8 @@ def config(*words: str) -> Train:
 
 
 def losses_of(config: Train, steps: int = 6) -> tuple[list[float], Run]:
-    device = build.build_device(config)
-    run = assembly.build_run(config, build.build_data(config, device), device, Stop())
+    device = components.build_device(config)
+    run = build_run(config, components.build_data(config, device), device, Stop())
     run.model.train()
     losses = []
     for batch in run.train.epoch(0):
@@ -212,8 +214,8 @@ def test_precision_travels_in_the_checkpoint(tmp_path: Path, monkeypatch: pytest
 @needs_cuda
 def test_no_host_sync_between_log_points() -> None:
     frame = config(*CNN, "device=cuda", "model.dropout=0.1", "augment=flip_crop", "clip=1", "optim=adam")
-    device = build.build_device(frame)
-    run = assembly.build_run(frame, build.build_data(frame, device), device, Stop())
+    device = components.build_device(frame)
+    run = build_run(frame, components.build_data(frame, device), device, Stop())
     run.model.train()
     meter = run.meter(False)
     for epoch in range(2):

@@ -6,7 +6,8 @@ import dataclasses
 import time
 from typing import Any
 
-from trainkit import build, loop
+from trainkit import loop
+from trainkit.building import components
 from trainkit.checkpoints import checkpoint
 from trainkit.config.frame import Eval
 from trainkit.console.columns import lines_of, terminal_width
@@ -31,24 +32,24 @@ from trainkit.training.speed import mirrored
 def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
     """Evaluate the checkpoint as the config says; returns the metrics and the loss as `objective`."""
     started = time.monotonic()
-    device = build.build_device(config)
+    device = components.build_device(config)
     around = environment(device)
     folder.write_json("env.json", around)
     tensors, meta = checkpoint.load(config.ckpt)
-    data = build.build_data(config, device)
+    data = components.build_data(config, device)
     folder.write_json("env.json", around | {"loader": dataclasses.asdict(data.loading)})
     for text in data.notes:
         console.note(text)
     adopt(data, DataSpec.from_json(meta.get("spec"), config.ckpt), config.ckpt)
     split = choose_split(config, data)
-    mirror = build.mirrors(config, data.spec, data.name)
-    model = build.build_model(config, data.spec, device)
+    mirror = components.mirrors(config, data.spec, data.name)
+    model = components.build_model(config, data.spec, device)
     checkpoint.load_model(model, tensors, config.ckpt)
-    forward = build.build_forward(config, model, data.spec, device)
+    forward = components.build_forward(config, model, data.spec, device)
     normalize = Normalize(data.spec, device)
     loader = make_loader(data, split, config.batch_size, normalize, device, seed=config.seed)
-    loss_fn = build.build_loss(config, data.spec, device, model)
-    meter = build.build_meter(config, data.spec, device, full=True)
+    loss_fn = components.build_loss(config, data.spec, device, model)
+    meter = components.build_meter(config, data.spec, device, full=True)
     answers = Collector(split, data, normalize)
     forward = mirrored(forward) if mirror else forward
     metrics = loop.evaluate(model, forward, loss_fn, loader, meter, config.seed, collect=answers.add)

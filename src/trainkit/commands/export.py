@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainkit import build, storage
+from trainkit import storage
+from trainkit.building import components
 from trainkit.config.frame import Export
 from trainkit.console.console import Console
 from trainkit.data.adopt import adopt
@@ -84,7 +85,7 @@ def samples(config: Export, spec: DataSpec) -> tuple[Tensor, str]:
             raise DataError(f"{batch.names[0]}: {batch.errors[0]}")
         return torch.from_numpy(batch.values.copy()), f"{len(batch.values)} samples of input={','.join(arguments)}"
     try:
-        found = build.build_data(config, _CPU)
+        found = components.build_data(config, _CPU)
     except DataError as error:
         raise DataError(f"{error}; to check the export with other real inputs, add input=FILE|FOLDER") from error
     adopt(found, spec, config.ckpt)

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from trainkit import build, storage
+from trainkit import storage
+from trainkit.building import components
 from trainkit.config.frame import Predict
 from trainkit.console.console import Console
 from trainkit.data.placement import default_workers
@@ -42,7 +43,7 @@ def predict(config: Predict, *, as_json: bool) -> None:
     arguments = [config.input] if isinstance(config.input, str) else config.input
     if config.output is not None:
         storage.check_output(config.output, config.overwrite)
-    device = build.build_device(config)
+    device = components.build_device(config)
     model, spec, header = restore_model(config.model, config.ckpt)
     if len(spec.inputs) > 1:
         raise ConfigError(f"predict is for models of one input, this one takes {', '.join(spec.inputs)}")
@@ -52,8 +53,8 @@ def predict(config: Predict, *, as_json: bool) -> None:
     threshold = threshold_of(config, spec.target, header)
     inputs.check(arguments, spec.input)
     workers = default_workers(device) if config.workers == "auto" else config.workers
-    mirror = build.mirrors(config, spec, "of the model")
-    forward = build.build_forward(config, model.to(device), spec, device)
+    mirror = components.mirrors(config, spec, "of the model")
+    forward = components.build_forward(config, model.to(device), spec, device)
     outputs_of = build_outputs(mirrored(forward) if mirror else forward, spec, device, config.seed)
     numbered = any(map(rows.table_suffix, arguments))
     columns: Fields = {"input": str, **({"row": int} if numbered else {}), **task.fields(spec.target, topk=config.topk)}

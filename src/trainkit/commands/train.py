@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit import assembly, build, loop, storage
+from trainkit import loop, storage
+from trainkit.building import components
+from trainkit.building.run import build_checkpoints, build_run, notes
 from trainkit.checkpoints import checkpoint
 from trainkit.checkpoints.state import Checkpoints, Restored
 from trainkit.config.compose import assignment
@@ -52,17 +54,17 @@ def train(config: Train, folder: RunDir, console: Console, *, allow: Sequence[st
     lines: list[str] = []  # the answer, when `overfit` or `profile` asks a question instead of training
     try:
         with stop.catching():
-            device = build.build_device(config)
+            device = components.build_device(config)
             around = environment(device)
             folder.write_json("env.json", around)
-            data = build.build_data(config, device)
-            mirror = build.mirrors(config, data.spec, data.name)
+            data = components.build_data(config, device)
+            mirror = components.mirrors(config, data.spec, data.name)
             around |= {"loader": dataclasses.asdict(data.loading)}
             folder.write_json("env.json", around)
-            run = assembly.build_run(config, data, device, stop)
+            run = build_run(config, data, device, stop)
             if run.origin is not None:
                 folder.write_json("env.json", around | {"init": run.origin})
-            checkpoints = assembly.build_checkpoints(config, data, run, folder.path)
+            checkpoints = build_checkpoints(config, data, run, folder.path)
             restored = checkpoints.restore(run, allow)
             announce(config, data, run, report, console)
             folder.begin(run.step)
@@ -157,7 +159,7 @@ def announce(config: Train, data: Data, run: Run, report: Report, console: Conso
         f"{config.model.name} {parameters:,} parameters, {config.optim.name} lr {run.base_lr:g}, "
         f"{run.epochs} x {run.train.steps_per_epoch} steps of {config.batch_size} on {run.device}"
     )
-    for text in assembly.notes(config, data, run):
+    for text in notes(config, data, run):
         report.note(text)
 
 

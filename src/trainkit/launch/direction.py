@@ -35,7 +35,10 @@ def directed(config: Train, config_name: str, overrides: Sequence[str]) -> list[
 
 
 def _aim(config: Train) -> tuple[str, str]:
-    from trainkit.build import build_monitor, find_data  # and with it torch, which a sweep of a grid does without
+    from trainkit.building.components import (  # and with it torch, which a sweep of a grid does without
+        build_monitor,
+        find_data,
+    )
     from trainkit.data.dataset import Data
     from trainkit.tasks.base import sums_of
     from trainkit.tasks.meter import Meter

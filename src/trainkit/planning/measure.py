@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from trainkit import assembly, build, loop, registry
+from trainkit import loop, registry
+from trainkit.building import components
+from trainkit.building.run import build_run, notes
 from trainkit.config.frame import Train
 from trainkit.data.batch import Batch
 from trainkit.data.dataset import Data
@@ -30,12 +32,12 @@ from trainkit.training.signals import Stop
 
 def measure(config: Train, flags: argparse.Namespace, limit: int | None) -> dict[str, Any]:
     """All facts of a plan, as JSON data."""
-    device = build.build_device(config)
+    device = components.build_device(config)
     if flags.max_batch and device.type != "cuda":
         peak = f"`peak of a step` of trainkit plan batch_size={config.batch_size} says what a batch takes"
         raise ConfigError(f"--max-batch searches on CUDA devices, and this run is on {device}: {peak}")
-    data = build.build_data(config, device)
-    build.mirrors(config, data.spec, data.name)
+    data = components.build_data(config, device)
+    components.mirrors(config, data.spec, data.name)
     facts = examine(config, data, device)
     if flags.lr_range:
         facts["lr_range"] = try_lrs(config, data, device, flags.plot)
@@ -46,7 +48,7 @@ def measure(config: Train, flags: argparse.Namespace, limit: int | None) -> dict
 
 def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
     """What one build of the run shows."""
-    run = assembly.build_run(config, data, device, Stop())
+    run = build_run(config, data, device, Stop())
     batch = next(run.train.epoch(0))
     part = -(-len(batch) // config.accumulate)
     batch = batch.first(part)
@@ -70,7 +72,7 @@ def examine(config: Train, data: Data, device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "time": _times(config, data, run, rehearsal),
         "first_loss": rehearsal.first_loss,
-        "notes": assembly.notes(config, data, run),
+        "notes": notes(config, data, run),
         "warnings": advise(config, data, run, rehearsal),
     }
 
@@ -107,7 +109,7 @@ def _data(data: Data) -> dict[str, Any]:
 def _activations(config: Train, data: Data, run: Run, batch: Batch) -> int:
     """Bytes kept for the backward pass, without compilation, which would take minutes here."""
     plain = dataclasses.replace(config, compile=None)
-    forward = build.build_forward(plain, run.module, run.data.spec, run.device, recompute=config.recompute)
+    forward = components.build_forward(plain, run.module, run.data.spec, run.device, recompute=config.recompute)
     return memory.activation_bytes(run, forward, batch)
 
 
@@ -174,7 +176,7 @@ def _times(config: Train, data: Data, run: Run, rehearsal: Rehearsal) -> dict[st
 def try_lrs(config: Train, data: Data, device: torch.device, plot: Path | None) -> dict[str, Any]:
     """The lr range test, on a run of its own, about the lr that the optimizer has by default."""
     field = registry.get("optim", config.optim.name).schema.get("lr")
-    run = assembly.build_run(config, data, device, Stop())
+    run = build_run(config, data, device, Stop())
     given = run.base_lr
     center = given if field is None or field.default is REQUIRED else float(field.default)
     found = lr_range.sweep_lr(run, center)
@@ -190,5 +192,5 @@ def try_batches(config: Train, data: Data, device: torch.device, limit: int | No
         result = f"{in_bytes(trial.peak)}, {trial.seconds:.2f} s" if trial.peak and trial.seconds else "out of memory"
         say(f"batch {trial.batch_size:,}: {result}{'' if trial.fits else ', too large'}", stream=sys.stderr)
 
-    run = assembly.build_run(dataclasses.replace(config, compile=None), data, device, Stop())
+    run = build_run(dataclasses.replace(config, compile=None), data, device, Stop())
     return dataclasses.asdict(find_max_batch(run, limit, tell))

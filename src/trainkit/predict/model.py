@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainkit.build import component, facts_of
+from trainkit.building.components import component, facts_of
 from trainkit.checkpoints import checkpoint
 from trainkit.config.frame import Choice
 from trainkit.data.batch import Tree, map_tree

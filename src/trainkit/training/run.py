@@ -66,7 +66,7 @@ class Monitor:
 
 @dataclasses.dataclass
 class Run:
-    """All that training needs, as `build.py` makes it. `epoch` and `step` count what is done.
+    """All that training needs, as `building` makes it. `epoch` and `step` count what is done.
 
     The first part is fixed; what changes from step to step is `model`, `ema`, `optimizer`, `scaler`, `guard` and the
     fields after `graphed`.

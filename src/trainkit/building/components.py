@@ -1,4 +1,4 @@
-"""Config to objects, one component each: device, data, model, loss, optimizer, schedule; see `assembly.py` too."""
+"""Config to objects, one component each: device, data, model, loss, optimizer, schedule; see `run.py` too."""
 
 from __future__ import annotations
 

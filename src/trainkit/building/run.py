@@ -1,4 +1,4 @@
-"""A training run put together: everything `loop.fit` needs, from what `build.py` makes of the config."""
+"""A training run put together: everything `loop.fit` needs, from what `components.py` makes of the config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainkit import build
+from trainkit.building import components
 from trainkit.checkpoints.state import Checkpoints
 from trainkit.config.frame import Train, to_plain
 from trainkit.data.augment.base import Augment
@@ -45,9 +45,9 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
     module = model if head is None else model.get_submodule(head)
     judged = None if ema is None else ema.model if head is None else ema.model.get_submodule(head)
     normalize = Normalize(served.spec, device)
-    augment = None if head is not None else build.build_augment(config, data)
+    augment = None if head is not None else components.build_augment(config, data)
     train, val = build_loaders(config, served, normalize, device, augment)
-    forward = build.build_forward(config, module, served.spec, device, recompute=config.recompute)
+    forward = components.build_forward(config, module, served.spec, device, recompute=config.recompute)
     owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     history: list[float] = []
     run = Run(
@@ -56,7 +56,7 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
         data=served,
         forward=forward,
         parameters=[parameter for parameter in model.parameters() if id(parameter) in owned],
-        loss_fn=build.build_loss(config, data.spec, device, model),
+        loss_fn=components.build_loss(config, data.spec, device, model),
         optimizer=optimizer,
         base_lr=base_lr,
         update=bare_step(optimizer),
@@ -64,12 +64,12 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
         guard=Guard(model, optimizer, device, config.on_nonfinite, scaled=config.precision == "fp16"),
         ema=ema,
         judged=model if ema is None else ema.model,
-        judged_forward=forward if judged is None else build.build_forward(config, judged, served.spec, device),
-        lr_factor=build.build_schedule(config, train.steps_per_epoch, history),
+        judged_forward=forward if judged is None else components.build_forward(config, judged, served.spec, device),
+        lr_factor=components.build_schedule(config, train.steps_per_epoch, history),
         train=train,
         val=val,
         device=device,
-        meter=lambda full: build.build_meter(config, data.spec, device, full),
+        meter=lambda full: components.build_meter(config, data.spec, device, full),
         stop=stop,
         seed=config.seed,
         epochs=config.epochs,
@@ -87,10 +87,10 @@ def build_run(config: Train, data: Data, device: torch.device, stop: Stop) -> Ru
     # compiled for a few samples, it would be another program for more
     plain = dataclasses.replace(config, compile=None)
     terms = try_out(
-        config, served, run, build.build_forward(plain, module, served.spec, device, recompute=config.recompute)
+        config, served, run, components.build_forward(plain, module, served.spec, device, recompute=config.recompute)
     )
     run.metrics = [*run.meter(True).metrics, *terms]
-    run.monitor = build.build_monitor(config, [*run.meter(val is not None).metrics, *terms], data.spec.target)
+    run.monitor = components.build_monitor(config, [*run.meter(val is not None).metrics, *terms], data.spec.target)
     return run
 
 
@@ -104,10 +104,10 @@ def refuse_contradictions(config: Train) -> None:
 
 def start_model(config: Train, data: Data, device: torch.device) -> tuple[nn.Module, dict[str, Any] | None]:
     """The model with the weights that training begins with, and where they came from, where `init` says so."""
-    model = build.build_model(config, data.spec, device)
+    model = components.build_model(config, data.spec, device)
     weights: Weights | None = None
     if config.init.name != "none":
-        weights = build.component("init", config.init, {"model": model})
+        weights = components.component("init", config.init, {"model": model})
         assert weights is not None
         fitted = fit.fit(model, weights, data.spec.target.classes, config.seed)
         data.spec = fit.normalized(data.spec, weights)
@@ -127,12 +127,12 @@ def start_optimizer(
 ) -> tuple[torch.optim.Optimizer, float, Frozen | None]:
     """The optimizer, with the groups that `finetune` asks for; the lr that the schedule is on; what is frozen."""
     if config.finetune.name == "none":
-        optimizer = build.build_optimizer(config, model, device)
+        optimizer = components.build_optimizer(config, model, device)
         return optimizer, float(optimizer.param_groups[0]["initial_lr"]), None
-    tuning: Finetune = build.component("finetune", config.finetune, {})
+    tuning: Finetune = components.component("finetune", config.finetune, {})
     published = getattr(model, "published", None)
     rules = rules_of(model, tuning, fit.head_of(model) if published is None else published.head)
-    optimizer = build.build_optimizer(
+    optimizer = components.build_optimizer(
         config, model, device, [name for name, rule in rules.items() if rule.begin is None]
     )
     base_lr = float(optimizer.param_groups[0]["initial_lr"])
@@ -151,8 +151,8 @@ def served_data(
         return data, None
     assert frozen is not None
     plain, part = dataclasses.replace(config, compile=None), model.get_submodule(head)
-    forward = build.build_forward(plain, model, data.spec, device)
-    head_forward = build.build_forward(dataclasses.replace(plain, channels_last=False), part, data.spec, device)
+    forward = components.build_forward(plain, model, data.spec, device)
+    head_forward = components.build_forward(dataclasses.replace(plain, channels_last=False), part, data.spec, device)
     normalize = Normalize(data.spec, device)
 
     def loader(split: str) -> Loader:
@@ -175,7 +175,7 @@ def build_loaders(
     config: Train, data: Data, normalize: Normalize, device: torch.device, augment: Augment | None
 ) -> tuple[Loader, Loader | None]:
     """Augmented batches of the train split, in the order of the sampler; and those of val, where there is one."""
-    order = build.build_order(config, data)
+    order = components.build_order(config, data)
     train = make_loader(
         data, "train", config.batch_size, normalize, device, seed=config.seed, augment=augment, order=order
     )
