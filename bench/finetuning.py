@@ -66,7 +66,7 @@ def by_trainkit(work: Work, seed: int, folder: Path, weights: Path) -> Reading:
 
 
 def by_others(who: str, work: Work, seed: int, folder: Path, weights: Path) -> Reading:
-    module = "bench.contestants.photos"
+    module = "bench.photos_by_others"
     done = succeed([sys.executable, "-m", module, who, work.name, str(seed), str(folder), str(weights)])
     return {**last_line(done), "total_s": done.total_s, "peak_rss_mb": done.peak_rss_mb}
 

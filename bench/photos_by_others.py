@@ -1,6 +1,6 @@
 """MobileNetV2 on photos by others, the same work as `bench/finetuning.py` gives trainkit.
 
-`python -m bench.contestants.photos WHO WORK SEED FOLDER WEIGHTS` prints one JSON line {accuracy, images_per_s}. WHO:
+`python -m bench.photos_by_others WHO WORK SEED FOLDER WEIGHTS` prints one JSON line {accuracy, images_per_s}. WHO:
 
     tutorial  the loop of PyTorch's transfer-learning tutorial: ImageFolder, transforms, a DataLoader with two workers
     fastai    a fastai Learner on the same data
@@ -119,7 +119,7 @@ def by_fastai(work: Work, folder: Path, weights: Path) -> dict[str, float]:
     learner = Learner(
         dls, model_of(work, weights), loss_func=nn.CrossEntropyLoss(), opt_func=adam, metrics=[share], cbs=[clock]
     )
-    with learner.no_logging(), learner.no_bar():
+    with learner.no_logging():  # there is no bar: nothing imports fastai.callback.progress
         learner.fit(work.epochs, lr=work.lr)
         _, accuracy = learner.validate()
     return {"accuracy": float(accuracy), "images_per_s": len(train) / min(clock.seconds)}
