@@ -19,6 +19,7 @@ from trainkit.data.spec import TargetSpec
 from trainkit.errors import ConfigError
 from trainkit.losses.base import Loss, as_loss
 from trainkit.losses.classes import cross_entropy, focal
+from trainkit.tasks import meter as meter_module
 from trainkit.tasks import scores
 from trainkit.tasks.base import sums_of
 from trainkit.tasks.meter import Meter
@@ -75,7 +76,7 @@ def test_a_class_that_no_sample_has_is_left_out() -> None:
 
 def test_more_classes_and_samples_than_can_be_sorted_have_no_area(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "roc_auc" not in measured(torch.randn(50, 21), torch.arange(50) % 21)
-    monkeypatch.setattr(scores, "MOST_SCORES", 100)
+    monkeypatch.setattr(meter_module, "MOST_KEPT", 100)
     assert np.isnan(measured(torch.randn(101, 2), torch.arange(101) % 2)["roc_auc"])
 
 

@@ -25,12 +25,12 @@ from trainkit.predict.model import Outputs, build_outputs, restore_model
 from trainkit.predict.writers import FORMATS, Fields, Row, Stream
 from trainkit.run_folders import rundir
 from trainkit.tasks.base import task_of
+from trainkit.tasks.scores import THRESHOLD
 from trainkit.text import pass_on, say
 from trainkit.training.signals import Stop
 from trainkit.training.speed import mirrored
 
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-THRESHOLD = "threshold"  # the metric of val that says from where on the second of two classes is the answer
 _SHOWN = 20  # failures that are told one by one
 
 
@@ -132,7 +132,7 @@ def threshold_of(config: Predict, target: TargetSpec, header: dict[str, Any]) ->
             raise ConfigError(f"threshold={config.threshold}: it decides between two classes; leave threshold out")
         return config.threshold
     metrics = header.get("metrics")
-    found = (metrics.get("val") or {}).get(THRESHOLD) if isinstance(metrics, dict) else None
+    found = (metrics.get("val") or {}).get(THRESHOLD.name) if isinstance(metrics, dict) else None
     if not isinstance(found, float) or not 0 <= found <= 1:
         return None
     second = (target.classes or ["", ""])[1]

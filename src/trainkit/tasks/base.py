@@ -50,12 +50,12 @@ LOSS = Metric("loss", "min", short="loss")
 class Sum:
     """Tensors that add up over batches (and over ranks), and the metrics that are read from their totals.
 
-    metrics: what `read` gives. names: of the sums; they must be this sum's alone. What must be kept of every sample is
-    a tensor of each batch under a name of its own, which `add` puts in: those of two passes are joined, not added. It
-    is filled with -1 where the batch is left out.
+    metrics: what `read` gives. names: of the sums; they must be this sum's alone. kept: names of what `keep` gives, for
+    metrics that need all samples at once.
     """
 
     metrics: Sequence[Metric] = ()
+    kept: Sequence[str] = ()
 
     def zeros(self, device: torch.device, real: torch.dtype) -> dict[str, Tensor]:
         """The sums of no sample. real: the type for sums of real numbers; counts are int64."""
@@ -68,8 +68,16 @@ class Sum:
         """
         raise NotImplementedError
 
+    def keep(self, outputs: Tensor, targets: Any) -> dict[str, Tensor]:
+        """What is kept of every sample of a batch, (N, …) each, by the names in `kept`.
+
+        Batches are joined, where sums add up. A batch that is left out is filled with -1. Of more than a meter keeps
+        nothing is left: `read` then finds arrays of no sample.
+        """
+        return {}
+
     def read(self, sums: Numbers, count: int) -> dict[str, float]:
-        """The metrics of `count` samples with these totals."""
+        """The metrics of `count` samples with these totals, and what was kept."""
         raise NotImplementedError
 
 

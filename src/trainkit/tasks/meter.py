@@ -15,6 +15,7 @@ from trainkit.tasks.base import LOSS, Metric, Numbers, Sum
 
 Metrics = dict[str, float]
 Terms = Tensor | dict[str, Tensor]  # a mean loss, 0-dim; or its named terms, whose sum is minimized
+MOST_KEPT = 20_000_000  # numbers of one name that are kept of a pass
 TERM = "term/"  # before the name of the sum of a term
 
 
@@ -31,8 +32,11 @@ class Meter:
         self.num_samples = 0
         self.weight = 0.0  # of the batches whose weight the host knows; of the others it is a sum on the device
         self._sums: dict[str, Tensor] = {}
+        self._kept: dict[str, list[Tensor] | None] = {}  # of every batch; None: it was too much
         for one in self.measured:
             self._sums |= one.zeros(self.device, self.real)
+            self._kept |= {name: [] for name in one.kept}
+        self._sizes = dict.fromkeys(self._kept, 0)
         self._sum("loss")
 
     def _sum(self, name: str) -> Tensor:
@@ -69,14 +73,21 @@ class Meter:
         else:
             self.weight += weight
         for one in self.measured:
-            known = set(self._sums)
             one.add(self._sums, outputs, targets)
-            if before is not None:  # what was put in for this batch alone counts nothing where it is -1
-                before |= {name: torch.full_like(self._sums[name], -1) for name in self._sums.keys() - known}
+            for name, values in one.keep(outputs, targets).items():
+                self._keep(name, values if counted is None else torch.where(counted, values, -1))
         if counted is not None and before is not None:
             for name, total in self._sums.items():
                 total.copy_(torch.where(counted, total, before.get(name, 0)))
             self._sum("left_out").add_(~counted, alpha=count)
+
+    def _keep(self, name: str, values: Tensor) -> None:
+        parts = self._kept[name]
+        if parts is not None and (size := self._sizes[name] + values.numel()) <= MOST_KEPT:
+            self._sizes[name] = size
+            parts.append(values.clone())  # what a compiled model returns is overwritten by its next call
+        else:
+            self._kept[name] = None
 
     def _add_mean(self, total: Tensor, mean: Tensor, weight: float | Tensor) -> None:
         if isinstance(weight, Tensor):
@@ -93,20 +104,27 @@ class Meter:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """All that `restore` needs: the sums, by name, on the device, and what the host has counted."""
-        return dict(self._sums), {"samples": self.num_samples, "weight": self.weight}
+        return self._sums | self._joined(), {"samples": self.num_samples, "weight": self.weight}
 
     def restore(self, sums: dict[str, Tensor], counts: dict[str, float]) -> None:
         """Go on from the state of another meter of the same kind."""
         for name, total in sums.items():
-            if name in self._sums:
+            if name in self._kept:
+                self._kept[name] = []
+                self._keep(name, total.to(self.device))
+            elif name in self._sums:
                 self._sums[name].copy_(total)
             else:
                 self._sums[name] = total.to(self.device)
         self.num_samples, self.weight = int(counts["samples"]), float(counts["weight"])
 
+    def _joined(self) -> dict[str, Tensor]:
+        """What was kept of all samples, in the order of the batches."""
+        return {name: torch.cat(parts) if parts else torch.empty(0) for name, parts in self._kept.items()}
+
     def totals(self) -> Numbers:
-        """The sums on the host; waits for the device."""
-        return {name: total.cpu().numpy() for name, total in self._sums.items()}
+        """The sums, and what was kept, on the host; waits for the device."""
+        return {name: total.cpu().numpy() for name, total in (self._sums | self._joined()).items()}
 
     def read(self) -> Metrics:
         """The metrics of all samples so far; waits for the device. Raises ValueError before the first sample.

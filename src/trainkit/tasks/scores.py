@@ -20,8 +20,7 @@ ROC_AUC = Metric("roc_auc", "max", "share", title="ROC AUC")
 PR_AUC = Metric("pr_auc", "max", "share", title="PR AUC")
 THRESHOLD = Metric("threshold", "max", only="val")
 MOST_CLASSES = 20  # of more, curves of one class against the rest are left out: they would slow down every epoch
-MOST_SCORES = 20_000_000  # of a split that are kept; of more there are no areas
-SCORES, LABELS = "scores", "labels"
+SCORES, LABELS = "scores", "labels"  # what is kept of every sample
 
 Values = NDArray[Any]
 
@@ -42,6 +41,8 @@ class Areas(Sum):
     A class that no sample has, or all have, has no area, and is left out of the mean.
     """
 
+    kept = (SCORES, LABELS)
+
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.metrics = (ROC_AUC, PR_AUC, *([THRESHOLD] if num_classes == 2 else []))
@@ -50,21 +51,16 @@ class Areas(Sum):
         return {}
 
     def add(self, sums: dict[str, Tensor], outputs: Tensor, targets: Tensor) -> None:
-        # a part for each batch, under a number of its own: they are joined when they are read
-        number = sum(name.startswith(SCORES) for name in sums)
-        kept = sum(tensor.numel() for name, tensor in sums.items() if name.startswith(SCORES))
+        """Nothing adds up: all is in what is kept."""
+
+    def keep(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         probabilities = outputs.float().softmax(dim=1)
         scores = probabilities[:, 1:] if self.num_classes == 2 else probabilities
-        if kept + scores.numel() > MOST_SCORES:
-            scores = scores[:0]
-        sums[f"{SCORES}/{number}"] = scores.detach().clone()
-        sums[f"{LABELS}/{number}"] = as_labels(targets).clone()
+        return {SCORES: scores, LABELS: as_labels(targets)}
 
     def read(self, sums: Numbers, count: int) -> dict[str, float]:
-        parts = range(sum(name.startswith(SCORES) for name in sums))
-        scores = np.concatenate([sums[f"{SCORES}/{part}"] for part in parts])
-        labels = np.concatenate([sums[f"{LABELS}/{part}"] for part in parts])
-        if len(scores) != len(labels):
+        scores, labels = sums[SCORES], sums[LABELS]
+        if not len(scores) or len(scores) != len(labels):
             return dict.fromkeys((metric.name for metric in self.metrics), float("nan"))
         scores, labels = scores[labels >= 0], labels[labels >= 0]
         ones = [labels == (1 if self.num_classes == 2 else label) for label in range(scores.shape[1])]
