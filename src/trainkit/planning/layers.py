@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from trainkit.data.batch import Batch
 from trainkit.losses.base import Loss
@@ -62,7 +63,7 @@ def measure_work(model: nn.Module, loss_fn: Loss, batch: Batch) -> Work:
         handles.append(module.register_forward_hook(hook(name)))
     model.train()
     try:
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
             inputs = batch.inputs
             outputs = model(**inputs) if isinstance(inputs, dict) else model(inputs)
             loss = sum_terms(loss_fn(outputs, batch))
@@ -87,6 +88,20 @@ def measure_work(model: nn.Module, loss_fn: Loss, batch: Batch) -> Work:
         for name in [*order, *(name for name in modules if name not in order)]
     ]
     return Work(layers, forward // n, (counter.get_total_flops() - forward) // n)
+
+
+def _convolution_backward(
+    grad_shape: Any, x_shape: Any, weight_shape: Any, _bias: Any, _stride: Any, _pad: Any, _dilation: Any,
+    transposed: bool, _output_pad: Any, _groups: int, wanted: Sequence[bool], *, out_shape: Any,
+) -> int:  # fmt: skip
+    """The FLOPs of a convolution's gradients: as many as forward for that of its input, and of its weight.
+
+    torch's own formula takes the gradients of a grouped convolution for those of a full one.
+    """
+    return conv_flop_count(x_shape, weight_shape, grad_shape, transposed) * sum(wanted[:2])
+
+
+FORMULAS = {torch.ops.aten.convolution_backward: _convolution_backward}
 
 
 def _count_new(module: nn.Module, counted: set[nn.Parameter]) -> int:
