@@ -206,7 +206,8 @@ class Frozen:
         self.model = model
         self._begin = {name: rule.begin for name, rule in rules.items() if rule.begin != 0}
         self._parameters = dict(model.named_parameters())
-        self._epoch: int | None = None
+        self._still: list[nn.Module] = []  # the outermost modules that are frozen as a whole
+        self._frozen: set[str] | None = None
         self.enter(0)
 
     @property
@@ -226,9 +227,19 @@ class Frozen:
 
     def enter(self, epoch: int) -> None:
         """Let what is trained after so many epochs be trained; to be called after `model.train()`."""
-        for name, begin in self._begin.items():
-            self._parameters[name].requires_grad_(begin is not None and epoch >= begin)
-        for module in self.model.modules():
-            own = list(module.parameters())
-            if own and not any(parameter.requires_grad for parameter in own):
-                module.eval()
+        frozen = {name for name, begin in self._begin.items() if begin is None or epoch < begin}
+        if frozen != self._frozen:
+            self._frozen = frozen
+            for name in self._begin:
+                self._parameters[name].requires_grad_(name not in frozen)
+            self._still = _frozen_modules(self.model)
+        for module in self._still:
+            module.eval()
+
+
+def _frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """The outermost modules none of whose parameters is trained; those without parameters go with what they are in."""
+    own = list(model.parameters())
+    if own and not any(parameter.requires_grad for parameter in own):
+        return [model]
+    return [module for child in model.children() for module in _frozen_modules(child)]
