@@ -96,12 +96,12 @@ def _is_safetensors(content: bytes) -> bool:
 def _of_safetensors(path: Path, content: bytes) -> Weights:
     import safetensors.torch
 
+    if b'"trainkit"' in content[: 8 + struct.unpack("<Q", content[:8])[0]]:
+        return _of_checkpoint(path)
     try:
         tensors = safetensors.torch.load(content)
     except Exception as error:  # the library has no class of its own for a damaged file
         raise DataError(f"init: {path} is not a whole safetensors file ({first_line(error)})") from error
-    if b'"trainkit"' in content[: 8 + struct.unpack("<Q", content[:8])[0]]:
-        return _of_checkpoint(path)
     return Weights(tensors, str(path), hashlib.sha256(content).hexdigest(), len(content))
 
 
@@ -110,8 +110,9 @@ def _of_checkpoint(path: Path) -> Weights:
     prefix = "ema/" if any(name.startswith("ema/") for name in tensors) else "model/"
     named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     spec = DataSpec.from_json(header.get("spec"), path)
-    content = path.read_bytes()
-    found = Weights(named, str(path), hashlib.sha256(content).hexdigest(), len(content), spec)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    found = Weights(named, str(path), digest, storage.size(path), spec)
     return dataclasses.replace(found, mean=spec.input.mean, std=spec.input.std) if spec.input.normalize else found
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainkit.errors import ConfigError, first_line
+from trainkit.models._layers import check_images
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +48,18 @@ def registered(library: str) -> list[str]:
         file for place in (spec and spec.submodule_search_locations) or [] for file in Path(place).glob("models/*.py")
     ]
     return sorted({name for file in files for name in marked.findall(file.read_text(encoding="utf-8"))})
+
+
+def fitted(
+    library: str, arch: str, in_shape: tuple[int, ...], build: Callable[[tuple[int, ...]], nn.Module]
+) -> nn.Module:
+    """A library's model for samples of this shape. build: the model for a shape (C, H, W).
+
+    Raises ConfigError for a table, and for images that the model cannot take, with a size that it can.
+    """
+    check_images(f"{library} {arch}", in_shape, 1)
+    refuse_misfit(build, f"model {library} {arch}", in_shape)
+    return build(in_shape)
 
 
 def refuse_misfit(build: Callable[[tuple[int, ...]], nn.Module], what: str, in_shape: tuple[int, ...]) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from trainkit.errors import ConfigError, DataError, first_line
-from trainkit.models._layers import check_images
-from trainkit.models._published import Published, refuse_misfit, registered
+from trainkit.models._published import Published, fitted, registered
 from trainkit.registry import register
 from trainkit.schema import Names
 
@@ -32,13 +31,7 @@ def timm(in_shape: tuple[int, ...], num_outputs: int, *, arch: Arch = "tf_effici
     """
     if importlib.util.find_spec("timm") is None:
         raise ConfigError("model=timm needs the package timm: pip install 'trainkit[timm]'")
-    check_images(f"timm {arch}", in_shape, 1)
-
-    def build(shape: tuple[int, ...]) -> nn.Module:
-        return _build(arch, shape, num_outputs)
-
-    refuse_misfit(build, f"model timm {arch}", in_shape)
-    model = build(in_shape)
+    model = fitted("timm", arch, in_shape, lambda shape: _build(arch, shape, num_outputs))
     model.published = _published(arch, model)  # type: ignore[assignment]
     return model
 

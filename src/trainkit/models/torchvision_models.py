@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from trainkit.errors import DataError, first_line
-from trainkit.models._layers import check_images
-from trainkit.models._published import Published, adapt_channels, refuse_misfit, registered
+from trainkit.models._published import Published, adapt_channels, fitted, registered
 from trainkit.registry import register
 from trainkit.schema import Names
 
@@ -32,13 +31,7 @@ def torchvision(in_shape: tuple[int, ...], num_outputs: int, *, arch: Arch = "mo
 
     Raises ConfigError for a table, and for images that the model cannot take, with a size that it can.
     """
-    check_images(f"torchvision {arch}", in_shape, 1)
-
-    def build(shape: tuple[int, ...]) -> nn.Module:
-        return _build(arch, shape, num_outputs)
-
-    refuse_misfit(build, f"model torchvision {arch}", in_shape)
-    model = build(in_shape)
+    model = fitted("torchvision", arch, in_shape, lambda shape: _build(arch, shape, num_outputs))
     model.published = _published(arch, model)  # type: ignore[assignment]
     return model
 
