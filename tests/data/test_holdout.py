@@ -103,6 +103,16 @@ def test_a_sweep_over_folds_ends_with_all_answers(trainkit_here: CommandHere, tm
 
 
 @pytest.mark.slow
+def test_several_settings_have_answers_of_their_own(trainkit_here: CommandHere, tmp_path: Path) -> None:
+    words = ["train", "-m", "dataset=iris", "holdout=kfold", "holdout.folds=2", "epochs=1", "seed=0,1", *FAST]
+    done = trainkit_here(*words, "holdout.fold=0,1")
+    assert done.code == 0 and "240 answers, of several settings: see the column job" in done.out
+    with (sweep(tmp_path) / "out_of_fold.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted({(row["job"], row["fold"]) for row in rows}) == [("0", "0"), ("1", "1"), ("2", "0"), ("3", "1")]
+
+
+@pytest.mark.slow
 def test_a_fold_that_failed_is_said(trainkit_here: CommandHere, tmp_path: Path) -> None:
     words = ["train", "-m", "dataset=iris", "holdout=kfold", "epochs=1", "optim.lr=0.1,1e30", *FAST]
     done = trainkit_here(*words)

@@ -133,14 +133,24 @@ def hold_out(data: Data, split: str, fraction: float, seed: int) -> None:
     if split in data.splits or fraction == 0:
         return
     train = data.splits["train"]
-    strata = strata_of(train, data.spec)
-    kept, held = split_indices(strata, len(train), fraction, seed, split)
-    if not len(held) or not len(kept):
-        raise DataError(f"dataset {data.name}: {len(train)} samples are too few to hold out {fraction:g} as {split}")
-    data.splits[split] = train.take(held)
-    data.splits["train"] = train.take(kept)
+    _, held = split_indices(strata_of(train, data.spec), len(train), fraction, seed, split)
+    set_apart(data, split, held, f"{fraction:g}")
     if split == "test" and "val" in data.splits:  # made by hand, so that one more may not be meant
         data.notes.append(f"it has a val split but no test: {fraction:g} of train is held out as test")
+
+
+def set_apart(data: Data, split: str, held: Array, told: str) -> None:
+    """Move these rows of the train split, ascending, to a new split.
+
+    told: what they are, for the DataError that is raised when one of the two would be empty.
+    """
+    import numpy as np
+
+    train = data.splits["train"]
+    kept = np.setdiff1d(np.arange(len(train)), held)
+    if not len(held) or not len(kept):
+        raise DataError(f"dataset {data.name}: {len(train)} samples are too few to hold out {told} as {split}")
+    data.splits[split], data.splits["train"] = train.take(held), train.take(kept)
 
 
 def strata_of(split: Split, spec: DataSpec) -> Array | None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from trainkit.data.dataset import Data, strata_of
+from trainkit.data.dataset import Data, set_apart, strata_of
 from trainkit.data.splits import Split, split_indices
 from trainkit.errors import ConfigError, DataError
 from trainkit.randomness import numpy_generator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from trainkit.data.splits import Array
 
 Folds = Annotated[int, Range(ge=2)]
-LISTED = 3  # classes that a note names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,27 +56,9 @@ def hold_out_val(data: Data, holdout: Holdout) -> None:
         return
     train = data.splits["train"]
     held = np.sort(holdout.choose(train, strata_of(train, data.spec)))
-    kept = np.setdiff1d(np.arange(len(train)), held)
-    if not len(held) or not len(kept):
-        raise DataError(f"dataset {data.name}: {len(train)} samples are too few to hold out {len(held)} as val")
-    data.splits["val"], data.splits["train"] = train.take(held), train.take(kept)
+    set_apart(data, "val", held, "some")
     if holdout.fold is not None:
         data.fold, data.held = holdout.fold, held
-        data.notes += _lost_classes(data, train, kept)
-
-
-def _lost_classes(data: Data, pool: Split, kept: Array) -> list[str]:
-    """A note of the classes that this fold holds out as a whole."""
-    import numpy as np
-
-    strata = strata_of(pool, data.spec)
-    if strata is None:
-        return []
-    lost = sorted(set(np.unique(strata)) - set(np.unique(strata[kept])))
-    names = data.spec.target.classes or []
-    told = ", ".join(names[int(one)] if int(one) < len(names) else str(one) for one in lost[:LISTED])
-    more = f" and {len(lost) - LISTED} more" if len(lost) > LISTED else ""
-    return [f"fold {data.fold} holds out all samples of {told}{more}"] if lost else []
 
 
 @register("holdout")
