@@ -108,7 +108,7 @@ def test_what_is_too_large_is_kept_without_the_outputs() -> None:
     assert count * classes * 4 > predictions.MAX_BYTES
     collector = Collector("train", data, Normalize(data.spec, torch.device("cpu")))
     collector.add(torch.eye(classes), batch(torch.arange(classes)))
-    kept = collector.predictions().kept  # type: ignore[union-attr]
+    kept = collector.predictions.kept  # type: ignore[union-attr]
     assert kept.keys() == {"targets", "predicted", "confidence"}
     assert kept["predicted"].tolist() == list(range(classes))
 
@@ -122,7 +122,7 @@ def test_the_outputs_are_copies() -> None:
     collector.add(buffer, batch(torch.tensor([0, 1])))
     buffer.fill_(0)
     collector.add(buffer, batch(torch.tensor([0, 1])))
-    outputs = collector.predictions().kept["outputs"]  # type: ignore[union-attr]
+    outputs = collector.predictions.kept["outputs"]  # type: ignore[union-attr]
     assert outputs.tolist() == [[1, 2], [3, 4], [0, 0], [0, 0]]
 
 

@@ -74,7 +74,7 @@ def evaluate(config: Eval, folder: RunDir, console: Console) -> dict[str, Any]:
 
 def show_details(answers: Collector, console: Console) -> None:
     """What the task shows of the answers beside the metrics: of classes a row each."""
-    found = answers.predictions()
+    found = answers.predictions
     table = None if found is None else found.task.details(found.kept, found.target)
     if table is not None:
         cells = [table.heads, *([str(cell) for cell in row] for row in table.rows)]

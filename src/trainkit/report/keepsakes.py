@@ -36,7 +36,7 @@ def keep(
     images: dict[str, NDArray[Any]] = {}
     try:
         if collected is not None:
-            found = collected.predictions()
+            found = collected.predictions
             if found is not None:
                 predictions.write(folder, found)
             if found is not None and data.spec.input.is_image:
@@ -56,7 +56,7 @@ def keep_fold(folder: Path, data: Data, collected: Collector | None, note: Calla
     if data.fold is None or data.held is None or collected is None:
         return
     try:
-        found = collected.predictions()
+        found = collected.predictions
         if found is not None and len(found) == len(data.held):  # and not limited to a few batches
             out_of_fold.write(folder, found, data.fold, data.held.tolist(), data.splits["val"].names)
     except Interrupted:

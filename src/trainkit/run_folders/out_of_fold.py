@@ -5,6 +5,7 @@ name        of the sample's file, where it has one
 fold        that was held out with it
 target      what is right: a class, or numbers
 …           what the task keeps of the answer, see `Task.keep`: predicted, confidence, outputs
+job         of the sweep, in the sweep's file alone: of several settings each has its own answers
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ def gather(sweep: Path, jobs: Sequence[Path]) -> str | None:
 
     None where no job has held out a fold. Raises ResourceError when the file cannot be written.
     """
-    parts = [_read(job / FILE) for job in jobs if (job / FILE).exists()]
-    rows = sorted((row for part in parts for row in part), key=lambda row: (int(row["row"]), row["fold"]))
+    having = [job for job in jobs if (job / FILE).exists()]
+    rows = [row | {"job": job.name} for job in having for row in _read(job / FILE)]
+    rows.sort(key=lambda row: (int(row["row"]), int(row["job"])))
     if not rows:
         return None
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -61,9 +63,11 @@ def gather(sweep: Path, jobs: Sequence[Path]) -> str | None:
     samples = len({row["row"] for row in rows})
     folds = len({row["fold"] for row in rows})
     told = f"{samples:,} samples of {folds} fold{'s' if folds > 1 else ''}, each by a run that had not seen it"
-    if missing := len(jobs) - len(parts):
+    if missing := len(jobs) - len(having):
         told += f"; {missing} job{'s have' if missing > 1 else ' has'} none"
-    if all("predicted" in row for row in rows):
+    if len(rows) > samples:
+        told += f"; {len(rows):,} answers, of several settings: see the column job"
+    elif all("predicted" in row for row in rows):
         hits = np.mean([row["predicted"] == row["target"] for row in rows])
         told += f"; accuracy {hits:.4f}"
     return told

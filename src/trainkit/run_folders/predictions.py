@@ -22,6 +22,7 @@ same bytes. Reading it needs NumPy alone.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,7 @@ class Predictions:
 
 
 class Collector:
-    """Keeps the answers of one pass over a split on the device; `predictions` brings them to the host at once."""
+    """Keeps the answers of one pass over a split on the device; `predictions` brings them to the host, once."""
 
     def __init__(self, split: str, data: Data, normalize: Normalize) -> None:
         self.split, self.target, self.normalize = split, data.spec.target, normalize
@@ -84,8 +85,9 @@ class Collector:
                 # a copy: what a compiled model returns is overwritten by its next call
                 self._parts.setdefault(name, []).append(tensor.clone())
 
+    @functools.cached_property
     def predictions(self) -> Predictions | None:
-        """All answers, in the order of the split; None of a task that keeps no targets."""
+        """All answers, in the order of the split; None of a task that keeps no targets. To be asked for at the end."""
         import torch
 
         if "targets" not in self._parts:
